@@ -1,0 +1,71 @@
+package trial
+
+import "testing"
+
+func TestLedgerFindsWhatIsWrong(t *testing.T) {
+	value := func(n int) []byte { return []byte{byte(n)} }
+	send := func(l *Ledger, count int) {
+		for n := range count {
+			l.Send(value(n))
+			l.Acknowledge(n, 0, int64(n))
+		}
+	}
+	for name, test := range map[string]struct {
+		read func(*Ledger)
+		want Account
+	}{
+		"clean": {
+			read: func(l *Ledger) {
+				for n := range 3 {
+					l.Read(n, value(n), 0, int64(n))
+				}
+				l.Read(1, value(1), 0, 1) // delivered again after a rebalance: not doubled
+			},
+			want: Account{Sent: 3, Acknowledged: 3, Read: 3},
+		},
+		"lost": {
+			read: func(l *Ledger) { l.Read(0, value(0), 0, 0); l.Read(2, value(2), 0, 2) },
+			want: Account{Sent: 3, Acknowledged: 3, Read: 2, Lost: 1},
+		},
+		"doubled": {
+			read: func(l *Ledger) {
+				for n := range 3 {
+					l.Read(n, value(n), 0, int64(n))
+				}
+				l.Read(2, value(2), 0, 3)
+			},
+			want: Account{Sent: 3, Acknowledged: 3, Read: 3, Doubled: 1},
+		},
+		"reordered": {
+			read: func(l *Ledger) {
+				l.Read(1, value(1), 0, 0)
+				l.Read(0, value(0), 0, 1)
+				l.Read(2, value(2), 0, 2)
+			},
+			want: Account{Sent: 3, Acknowledged: 3, Read: 3, Reordered: 1, Corrupted: 2},
+		},
+		"other bytes": {
+			read: func(l *Ledger) {
+				l.Read(0, value(9), 0, 0)
+				l.Read(1, value(1), 0, 1)
+				l.Read(2, value(2), 0, 2)
+			},
+			want: Account{Sent: 3, Acknowledged: 3, Read: 3, Corrupted: 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ledger := NewLedger()
+			send(ledger, 3)
+			test.read(ledger)
+			got := ledger.Account()
+			got.Examples = nil
+			if got.Sent != test.want.Sent || got.Acknowledged != test.want.Acknowledged || got.Read != test.want.Read ||
+				got.Lost != test.want.Lost || got.Doubled != test.want.Doubled || got.Reordered != test.want.Reordered || got.Corrupted != test.want.Corrupted {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+			if got.Clean() != (name == "clean") {
+				t.Errorf("Clean() = %v", got.Clean())
+			}
+		})
+	}
+}
