@@ -1,0 +1,332 @@
+// Package partition holds the rules of one replica of one partition, as plain state: its
+// role and epochs, what a leader knows of its followers, the in-sync set with the change
+// that is under way, the high watermark, and the appends that wait for it. Events go in
+// (a role, an append, a follower's fetch, the controller's answer), effects come out as
+// values (the high watermark moved, this ISR change is to be sent, these waiters are to be
+// released). There is no log, no clock, no lock and no goroutine here: time is an argument,
+// and the caller (package replication) serialises the calls for one Replica.
+//
+// Offsets that end something are exclusive. A leader's high watermark never moves back while
+// it leads. Source: Kafka 3.9, kafka/cluster/Partition.scala and Replica.scala; where we
+// differ the comment says so.
+package partition
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"understudy/internal/streaming/cluster"
+)
+
+// Instant is a reading of the caller's monotonic clock in nanoseconds.
+type Instant int64
+
+// never is the time of what has not happened.
+const never Instant = math.MinInt64
+
+// Role is what this broker is for the partition.
+type Role uint8
+
+const (
+	Unassigned Role = iota // hosted, but never told a role that could be taken
+	Follower
+	Leader
+)
+
+// String is the role's name in log lines.
+func (r Role) String() string { return [...]string{"unassigned", "follower", "leader"}[r] }
+
+// Settings are shared by all replicas of a broker.
+type Settings struct {
+	Self       cluster.BrokerID
+	LagTimeMax time.Duration // replica.lag.time.max.ms
+}
+
+// Environment is what the rules need to know about the rest of the world at an event.
+type Environment struct {
+	Now    Instant
+	MinISR int // min.insync.replicas of the topic
+	// Alive says whether a broker is in the metadata cache: only such a one may join the ISR.
+	Alive func(cluster.BrokerID) bool
+}
+
+// Assignment is what LeaderAndIsr says about a partition.
+type Assignment struct {
+	cluster.PartitionState
+	Replicas []cluster.BrokerID // preferred first
+	Adding   []cluster.BrokerID
+	Removing []cluster.BrokerID
+}
+
+// Replica is the state of this broker's replica. The zero value is not ready; use New.
+type Replica struct {
+	settings *Settings
+
+	role           Role
+	leader         cluster.BrokerID
+	leaderEpoch    cluster.LeaderEpoch // NoLeaderEpoch before the first role; never goes back
+	partitionEpoch cluster.PartitionEpoch
+	replicas       []cluster.BrokerID
+	adding         []cluster.BrokerID
+	removing       []cluster.BrokerID
+	recovery       cluster.LeaderRecoveryState
+
+	highWatermark cluster.Offset
+
+	// The rest is meaningful for a leader only.
+
+	ledSince         cluster.LeaderEpoch // first epoch of the present unbroken leadership
+	epochStartOffset cluster.Offset      // log end when leaderEpoch began
+	logEnd           cluster.Offset
+	isr              isrState
+	remotes          []remote // the other assigned replicas, in assignment order
+	waiting          ackQueue
+}
+
+// remote is what a leader knows of one follower.
+type remote struct {
+	id       cluster.BrokerID
+	epoch    cluster.BrokerEpoch // highest replica epoch seen: older incarnations are refused
+	logEnd   cluster.Offset      // NoOffset until its first fetch in this leadership
+	logStart cluster.Offset
+
+	lastCaughtUp     Instant
+	lastFetch        Instant
+	lastFetchLeadEnd cluster.Offset // the leader's log end at its last fetch
+}
+
+// New returns a replica without a role whose high watermark is the checkpointed one.
+func New(settings *Settings, highWatermark cluster.Offset) *Replica {
+	return &Replica{
+		settings:       settings,
+		leader:         cluster.NoBroker,
+		leaderEpoch:    cluster.NoLeaderEpoch,
+		partitionEpoch: -1,
+		highWatermark:  highWatermark,
+	}
+}
+
+// Accessors.
+
+func (r *Replica) Role() Role                                         { return r.role }
+func (r *Replica) IsLeader() bool                                     { return r.role == Leader }
+func (r *Replica) Leader() cluster.BrokerID                           { return r.leader }
+func (r *Replica) LeaderEpoch() cluster.LeaderEpoch                   { return r.leaderEpoch }
+func (r *Replica) PartitionEpoch() cluster.PartitionEpoch             { return r.partitionEpoch }
+func (r *Replica) HighWatermark() cluster.Offset                      { return r.highWatermark }
+func (r *Replica) EpochStartOffset() cluster.Offset                   { return r.epochStartOffset }
+func (r *Replica) Replicas() []cluster.BrokerID                       { return r.replicas }
+func (r *Replica) ISR() []cluster.BrokerID                            { return r.isr.committed }
+func (r *Replica) MaximalISR() []cluster.BrokerID                     { return r.isr.maximal() }
+func (r *Replica) ChangePending() bool                                { return r.isr.pending != noChange }
+func (r *Replica) IsAssigned(id cluster.BrokerID) bool                { return slices.Contains(r.replicas, id) }
+func (r *Replica) Reassigning() (adding, removing []cluster.BrokerID) { return r.adding, r.removing }
+
+// FollowerEnd returns what the leader knows of a follower's log end, NoOffset if nothing.
+func (r *Replica) FollowerEnd(id cluster.BrokerID) cluster.Offset {
+	if follower := r.remote(id); follower != nil {
+		return follower.logEnd
+	}
+	return cluster.NoOffset
+}
+
+// MakeLeader takes the leadership that assignment gives this broker, with logEnd as the log
+// end at this moment. It reports whether it was taken (not if its partition epoch is older
+// than one already known) and whether the high watermark moved. The caller has checked the
+// leader epoch (Judge), and writes the new epoch into the log's epoch cache.
+func (r *Replica) MakeLeader(assignment *Assignment, logStart, logEnd cluster.Offset, env *Environment) (taken, moved bool) {
+	if assignment.PartitionEpoch < r.partitionEpoch {
+		return false, false
+	}
+	wasLeader := r.role == Leader
+	newEpoch := assignment.LeaderEpoch > r.leaderEpoch
+	r.adopt(assignment)
+	r.isr.commit(assignment.ISR)
+	// Kafka, too, takes every leader as recovered: its next AlterPartition says so.
+	r.recovery = cluster.Recovered
+	r.logEnd = logEnd
+	if !wasLeader {
+		r.ledSince = assignment.LeaderEpoch
+		r.clampHighWatermark(logStart, logEnd)
+	}
+	if newEpoch || !wasLeader {
+		r.epochStartOffset = logEnd
+	}
+	r.resetRemotes(wasLeader, env.Now)
+	r.role = Leader
+	return true, r.advanceHighWatermark(env)
+}
+
+// MakeFollower follows the assignment's leader. It reports whether it was taken. Waiting
+// appends are released by the next TakeReleased.
+func (r *Replica) MakeFollower(assignment *Assignment) bool {
+	if assignment.PartitionEpoch < r.partitionEpoch {
+		return false
+	}
+	r.adopt(assignment)
+	r.isr.commit(nil)
+	r.remotes = nil
+	r.role = Follower
+	return true
+}
+
+func (r *Replica) adopt(assignment *Assignment) {
+	r.leader = assignment.Leader
+	r.leaderEpoch = assignment.LeaderEpoch
+	r.partitionEpoch = assignment.PartitionEpoch
+	r.replicas = slices.Clone(assignment.Replicas)
+	r.adding = slices.Clone(assignment.Adding)
+	r.removing = slices.Clone(assignment.Removing)
+}
+
+// resetRemotes begins an epoch: a member of the ISR has the full lag time to show up, others
+// none. A broker that led already keeps what it knows of its followers' logs, which it wrote
+// itself; their incarnations are kept in any case.
+func (r *Replica) resetRemotes(wasLeader bool, now Instant) {
+	old := r.remotes
+	r.remotes = make([]remote, 0, len(r.replicas))
+	for _, id := range r.replicas {
+		if id == r.settings.Self {
+			continue
+		}
+		fresh := remote{
+			id: id, epoch: cluster.UnknownBrokerEpoch, logEnd: cluster.NoOffset, logStart: cluster.NoOffset,
+			lastCaughtUp: never, lastFetch: never, lastFetchLeadEnd: cluster.NoOffset,
+		}
+		if i := slices.IndexFunc(old, func(o remote) bool { return o.id == id }); i >= 0 && wasLeader {
+			fresh.epoch = old[i].epoch
+			fresh.logEnd = old[i].logEnd
+			fresh.logStart = old[i].logStart
+			fresh.lastFetchLeadEnd = r.logEnd
+			if slices.Contains(r.isr.committed, id) {
+				fresh.lastFetch = now
+			}
+		}
+		if slices.Contains(r.isr.committed, id) {
+			fresh.lastCaughtUp = now
+		}
+		r.remotes = append(r.remotes, fresh)
+	}
+}
+
+func (r *Replica) remote(id cluster.BrokerID) *remote {
+	for i := range r.remotes {
+		if r.remotes[i].id == id {
+			return &r.remotes[i]
+		}
+	}
+	return nil
+}
+
+// Appended tells a leader its new log end. It reports whether the high watermark moved.
+func (r *Replica) Appended(logEnd cluster.Offset, env *Environment) (moved bool) {
+	r.logEnd = max(r.logEnd, logEnd)
+	return r.advanceHighWatermark(env)
+}
+
+// FollowerHighWatermark takes the leader's high watermark from a fetch response: a follower's
+// own is that, within its log. It may move back.
+func (r *Replica) FollowerHighWatermark(leaderHighWatermark, logStart, logEnd cluster.Offset) (moved bool) {
+	before := r.highWatermark
+	r.highWatermark = leaderHighWatermark
+	r.clampHighWatermark(logStart, logEnd)
+	return r.highWatermark != before
+}
+
+// Truncated caps the high watermark after the local log was cut or restarted.
+func (r *Replica) Truncated(logStart, logEnd cluster.Offset) { r.clampHighWatermark(logStart, logEnd) }
+
+func (r *Replica) clampHighWatermark(logStart, logEnd cluster.Offset) {
+	r.highWatermark = max(min(r.highWatermark, logEnd), logStart)
+}
+
+// advanceHighWatermark is the one place where a leader's high watermark moves: to the
+// smallest log end among itself, the maximal ISR, and those about to join it. It stands still
+// while the committed ISR is below the effective min ISR, whatever the appends' acks.
+func (r *Replica) advanceHighWatermark(env *Environment) bool {
+	if r.role != Leader || len(r.isr.committed) < r.effectiveMinISR(env.MinISR) {
+		return false
+	}
+	candidate := r.logEnd
+	maximal := r.isr.maximal()
+	for i := range r.remotes {
+		follower := &r.remotes[i]
+		if follower.logEnd >= candidate {
+			continue
+		}
+		joining := func() bool { return r.caughtUp(follower, env.Now) && env.Alive(follower.id) }
+		if slices.Contains(maximal, follower.id) || joining() {
+			candidate = follower.logEnd
+		}
+	}
+	if candidate <= r.highWatermark {
+		return false
+	}
+	r.highWatermark = candidate
+	return true
+}
+
+// effectiveMinISR: a topic with fewer replicas than min.insync.replicas asks for all of them.
+func (r *Replica) effectiveMinISR(minISR int) int { return min(minISR, max(len(r.replicas), 1)) }
+
+// EnoughReplicas says whether an append with acks=all may begin.
+func (r *Replica) EnoughReplicas(minISR int) bool {
+	return len(r.isr.committed) >= r.effectiveMinISR(minISR)
+}
+
+// caughtUp is the lag rule.
+func (r *Replica) caughtUp(follower *remote, now Instant) bool {
+	return follower.logEnd == r.logEnd ||
+		follower.lastCaughtUp != never && now-follower.lastCaughtUp <= Instant(r.settings.LagTimeMax)
+}
+
+// FollowerFetch is one fetch of a follower, whose offset says how far its log goes.
+type FollowerFetch struct {
+	Replica  cluster.BrokerID
+	Epoch    cluster.BrokerEpoch // UnknownBrokerEpoch from followers that do not say
+	Offset   cluster.Offset
+	LogStart cluster.Offset
+}
+
+// RefusesIncarnation says whether a fetch comes from an incarnation of the follower that a
+// later one has replaced. Kafka's ZooKeeper-mode leader stores the epoch and never checks it:
+// a paused broker that wakes up next to its successor could then hold the ISR's progress.
+func (r *Replica) RefusesIncarnation(id cluster.BrokerID, epoch cluster.BrokerEpoch) bool {
+	follower := r.remote(id)
+	return follower != nil && epoch != cluster.UnknownBrokerEpoch && epoch < follower.epoch
+}
+
+// FollowerFetched records a follower's progress (the caller has judged the fetch to be
+// in order and not diverging). It reports whether the high watermark moved, and an ISR change
+// to send, or nil.
+func (r *Replica) FollowerFetched(fetch *FollowerFetch, env *Environment) (moved bool, change *Change) {
+	follower := r.remote(fetch.Replica)
+	if r.role != Leader || follower == nil {
+		return false, nil
+	}
+	if fetch.Offset >= r.logEnd {
+		follower.lastCaughtUp = env.Now
+	} else if follower.lastFetchLeadEnd != cluster.NoOffset && fetch.Offset >= follower.lastFetchLeadEnd {
+		follower.lastCaughtUp = max(follower.lastCaughtUp, follower.lastFetch)
+	}
+	before := follower.logEnd
+	follower.logEnd = fetch.Offset
+	follower.logStart = fetch.LogStart
+	follower.lastFetch = env.Now
+	follower.lastFetchLeadEnd = max(r.logEnd, follower.lastFetchLeadEnd)
+	follower.epoch = max(follower.epoch, fetch.Epoch)
+
+	change = r.maybeExpand(follower, env)
+	// An expansion under way counts in the maximal ISR, and this replica is level with the
+	// high watermark, so the watermark can only gain from looking again.
+	if before != follower.logEnd || change != nil {
+		moved = r.advanceHighWatermark(env)
+	}
+	return moved, change
+}
+
+// CheckEpoch compares a request's idea of the leader epoch with ours.
+func (r *Replica) CheckEpoch(requested cluster.LeaderEpoch) error {
+	return checkEpoch(requested, r.leaderEpoch)
+}
