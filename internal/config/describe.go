@@ -1,0 +1,141 @@
+package config
+
+// Source says which layer an effective value came from; the numbers are those of
+// DescribeConfigs (ConfigSource).
+type Source int8
+
+const (
+	SourceDynamicTopic         Source = 1
+	SourceDynamicBroker        Source = 2
+	SourceDynamicDefaultBroker Source = 3
+	SourceStaticBroker         Source = 4
+	SourceDefault              Source = 5
+)
+
+// Entry is one key of a DescribeConfigs answer.
+type Entry struct {
+	Name      string
+	Value     *string // nil: unset or sensitive
+	Source    Source
+	ReadOnly  bool
+	Sensitive bool
+	Type      Type // as DescribeConfigs numbers them
+	Doc       string
+	Synonyms  []Synonym // most specific first, the effective one included
+}
+
+// Synonym is one place that could give a key its value.
+type Synonym struct {
+	Name   string
+	Value  *string
+	Source Source
+}
+
+// BrokerLayers are the places that give a broker's keys their values, most specific first.
+type BrokerLayers struct {
+	Dynamic        map[string]string // /config/brokers/<id>
+	DynamicDefault map[string]string // /config/brokers/<default>
+	Static         map[string]string // server.properties: Broker.Values
+}
+
+type layer struct {
+	values map[string]string
+	source Source
+}
+
+func (b BrokerLayers) layers() []layer {
+	return []layer{
+		{b.Dynamic, SourceDynamicBroker},
+		{b.DynamicDefault, SourceDynamicDefaultBroker},
+		{b.Static, SourceStaticBroker},
+	}
+}
+
+// DescribeTopic lists every topic key with its effective value for a topic whose own
+// settings are given. Synonyms tell the broker's values in the broker keys' own units.
+func DescribeTopic(topic map[string]string, broker BrokerLayers) []Entry {
+	entries := make([]Entry, 0, len(topicKeys))
+	for i := range topicKeys {
+		k := &topicKeys[i]
+		entry := Entry{Name: k.name, Type: k.typ, Doc: k.text, Synonyms: k.chain(broker, topic), Source: SourceDefault}
+		if len(entry.Synonyms) > 0 {
+			value := k.convert(entry.Synonyms[0])
+			entry.Value, entry.Source = &value, entry.Synonyms[0].Source
+		}
+		entries = append(entries, entry)
+	}
+	return entries
+}
+
+// DescribeBroker lists every broker key with its effective value. Passwords are hidden.
+// Keys that nobody knows follow, as sensitive, from the static layer.
+func DescribeBroker(broker BrokerLayers) []Entry {
+	entries := make([]Entry, 0, len(brokerKeys.ordered))
+	for i := range brokerKeys.ordered {
+		entries = append(entries, brokerKeys.ordered[i].describe(broker))
+	}
+	for _, name := range sortedKeys(broker.Static) {
+		if brokerKeys.byName[name] == nil {
+			entries = append(entries, Entry{Name: name, Source: SourceStaticBroker, ReadOnly: true, Sensitive: true, Type: String})
+		}
+	}
+	return entries
+}
+
+func (k *key) describe(broker BrokerLayers) Entry {
+	entry := Entry{Name: k.name, Type: k.typ, ReadOnly: k.dynamic == readOnly, Sensitive: k.typ == Password, Source: SourceDefault, Doc: k.doc()}
+	add := func(name, value string, source Source) {
+		synonym := Synonym{Name: name, Source: source}
+		if !entry.Sensitive {
+			synonym.Value = &value
+		}
+		entry.Synonyms = append(entry.Synonyms, synonym)
+	}
+	for _, layer := range broker.layers() {
+		for _, name := range k.brokerSynonyms() {
+			if value, found := layer.values[name]; found {
+				add(name, value, layer.source)
+			}
+		}
+	}
+	for _, name := range k.brokerSynonyms() {
+		if fallback := brokerKeys.byName[name].fallback; fallback != unset {
+			add(name, fallback, SourceDefault)
+		}
+	}
+	if len(entry.Synonyms) > 0 {
+		first := entry.Synonyms[0]
+		entry.Source = first.Source
+		if first.Name == k.name { // a synonym in another unit is listed, but gives no value
+			entry.Value = first.Value
+		}
+	}
+	return entry
+}
+
+// doc is the key's line of text; for a key without effect it says so.
+func (k *key) doc() string {
+	switch k.support {
+	case noEffect:
+		return "Known to Kafka, no effect here: it " + k.text + "."
+	case security:
+		return "Security, not enforced yet: it " + k.text + "."
+	}
+	return k.text
+}
+
+// brokerSynonyms are the broker keys that give this one its value, itself first
+// (DynamicBrokerConfig.brokerConfigSynonyms).
+func (k *key) brokerSynonyms() []string {
+	switch k.name {
+	case "log.roll.ms":
+		return []string{"log.roll.ms", "log.roll.hours"}
+	case "log.roll.jitter.ms":
+		return []string{"log.roll.jitter.ms", "log.roll.jitter.hours"}
+	case "log.flush.interval.ms":
+		return []string{"log.flush.interval.ms", "log.flush.scheduler.interval.ms"}
+	case "log.retention.ms":
+		return []string{"log.retention.ms", "log.retention.minutes", "log.retention.hours"}
+	}
+	return []string{k.name}
+}
