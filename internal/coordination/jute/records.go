@@ -29,7 +29,9 @@ func (h *ReplyHeader) Append(dst []byte) []byte {
 }
 
 // Decode reads h.
-func (h *ReplyHeader) Decode(d *Decoder) { h.Xid, h.Zxid, h.Err = d.Int32(), Zxid(d.Int64()), Code(d.Int32()) }
+func (h *ReplyHeader) Decode(d *Decoder) {
+	h.Xid, h.Zxid, h.Err = d.Int32(), Zxid(d.Int64()), Code(d.Int32())
+}
 
 // WatcherEvent is the body of a notification.
 type WatcherEvent struct {
@@ -306,7 +308,9 @@ func (r *SetACLRequest) Append(dst []byte) []byte {
 }
 
 // Decode reads r.
-func (r *SetACLRequest) Decode(d *Decoder) { r.Path, r.ACL, r.Version = d.String(), DecodeACLs(d), d.Int32() }
+func (r *SetACLRequest) Decode(d *Decoder) {
+	r.Path, r.ACL, r.Version = d.String(), DecodeACLs(d), d.Int32()
+}
 
 // StringsResponse is the reply of getChildren and of getEphemerals.
 type StringsResponse struct{ Strings []string }
