@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -221,4 +222,31 @@ func (p *Process) Stop(ctx context.Context) error {
 		p.Kill()
 		return fmt.Errorf("%s did not shut down in time and was killed: %w", p.Name, ctx.Err())
 	}
+}
+
+// Field returns a key=value field of the ready line, "" if it is absent.
+func (p *Process) Field(key string) string {
+	for field := range strings.FieldsSeq(p.Ready) {
+		if value, ok := strings.CutPrefix(field, key+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// FourLetterWord asks a coordinator one of ZooKeeper's four-letter words.
+func FourLetterWord(addr, word string) (string, error) {
+	conn, err := net.DialTimeout("tcp", addr, 2*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(conn, word); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(conn)
+	return string(answer), err
 }

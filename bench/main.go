@@ -1,0 +1,108 @@
+// Command bench measures understudy and prints tables for docs/performance.md:
+//
+//	go run ./bench failover [--count 100] [--only leader,controller,…]
+//	go run ./bench start    [--count 20]
+//
+// Every table says on what it was measured and with which durability settings. Servers are
+// processes of their own on loopback; the clients are franz-go's.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	root := &cobra.Command{Use: "bench", Short: "Measure understudy", SilenceUsage: true}
+	root.AddCommand(failoverCommand(), startCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		os.Exit(1)
+	}
+}
+
+// build compiles the program into a temporary directory and returns its path, the directory
+// for everything else, and what removes it.
+func build(ctx context.Context) (binary, dir string, remove func(), err error) {
+	dir, err = os.MkdirTemp("", "understudy-bench-")
+	if err != nil {
+		return "", "", nil, err
+	}
+	remove = func() { os.RemoveAll(dir) }
+	binary = filepath.Join(dir, "understudy")
+	command := exec.CommandContext(ctx, "go", "build", "-o", binary, "understudy/cmd/understudy")
+	if output, err := command.CombinedOutput(); err != nil {
+		remove()
+		return "", "", nil, fmt.Errorf("build understudy: %w\n%s", err, output)
+	}
+	return binary, dir, remove, nil
+}
+
+// machine describes what the figures were measured on.
+func machine() string {
+	model := runtime.GOARCH
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(text)) {
+			if name, ok := strings.CutPrefix(line, "model name"); ok {
+				model = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(name), ":"))
+				break
+			}
+		}
+	}
+	return fmt.Sprintf("%s, %d CPUs (%s), %s, understudy %s, franz-go %s", runtime.GOOS, runtime.NumCPU(), model,
+		runtime.Version(), revision(), moduleVersion("github.com/twmb/franz-go"))
+}
+
+func revision() string {
+	output, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
+	if err != nil {
+		return "of an unknown revision"
+	}
+	text := strings.TrimSpace(string(output))
+	if exec.Command("git", "diff", "--quiet", "HEAD").Run() != nil {
+		text += " with changes"
+	}
+	return text
+}
+
+func moduleVersion(path string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "?"
+	}
+	for _, dependency := range info.Deps {
+		if dependency.Path == path {
+			return dependency.Version
+		}
+	}
+	return "?"
+}
+
+// quantiles are of a sorted copy: the smallest value that at least that share does not exceed.
+type quantiles struct{ minimum, median, p99, maximum time.Duration }
+
+func summarise(values []time.Duration) quantiles {
+	if len(values) == 0 {
+		return quantiles{}
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	at := func(share float64) time.Duration {
+		index := int(share*float64(len(sorted))+0.999999) - 1
+		return sorted[min(max(index, 0), len(sorted)-1)]
+	}
+	return quantiles{sorted[0], at(0.5), at(0.99), sorted[len(sorted)-1]}
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/float64(time.Millisecond)) }
