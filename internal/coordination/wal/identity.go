@@ -1,0 +1,139 @@
+package wal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"understudy/internal/vfs"
+)
+
+const (
+	identityFile    = "understudy-coordinator.json"
+	identityVersion = 1
+)
+
+// Identity is whose data a directory holds.
+type Identity struct {
+	Member  uint64
+	Members []uint64 // sorted
+}
+
+// identityRecord is the file's content.
+type identityRecord struct {
+	Format      int      `json:"format"`
+	Member      uint64   `json:"member"`
+	Members     []uint64 `json:"members"`
+	Incarnation uint64   `json:"incarnation"`
+}
+
+// claimDirectory checks that the directory is ours or empty, and stores the next incarnation:
+// a number that grows with every start, and (by the clock) even when the directory was lost.
+func claimDirectory(fsys vfs.FS, dir string, want Identity) (incarnation uint64, err error) {
+	path := filepath.Join(dir, identityFile)
+	found, err := readIdentity(fsys, path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := refuseForeign(fsys, dir); err != nil {
+			return 0, err
+		}
+	case err != nil:
+		return 0, err
+	case found.Member != want.Member:
+		return 0, fmt.Errorf("wal: %s belongs to member %d and this is member %d; check dataDir and myid", dir, found.Member, want.Member)
+	case !slices.Equal(found.Members, want.Members):
+		return 0, fmt.Errorf("wal: %s belongs to an ensemble of the members %v and the configuration says %v; it is another ensemble's directory, or the membership was changed in the file, which is not supported", dir, found.Members, want.Members)
+	}
+	incarnation = max(found.Incarnation+1, uint64(time.Now().UnixNano()))
+	record := identityRecord{Format: identityVersion, Member: want.Member, Members: want.Members, Incarnation: incarnation}
+	return incarnation, writeIdentity(fsys, dir, record)
+}
+
+func readIdentity(fsys vfs.FS, path string) (identityRecord, error) {
+	var record identityRecord
+	data, err := readFile(fsys, path)
+	if err != nil {
+		return record, err
+	}
+	if err := json.Unmarshal(data, &record); err != nil {
+		return record, &CorruptionError{File: path, Cause: "not JSON: " + err.Error()}
+	}
+	if record.Format != identityVersion {
+		return record, fmt.Errorf("wal: %s has data format %d, this program knows %d; it was written by a newer understudy", path, record.Format, identityVersion)
+	}
+	return record, nil
+}
+
+// refuseForeign refuses a directory without our identity that is not free to take.
+func refuseForeign(fsys vfs.FS, dir string) error {
+	if _, err := fsys.Stat(filepath.Join(dir, "version-2")); err == nil {
+		return fmt.Errorf("wal: %s holds Apache ZooKeeper's version-2 and none of our data; importing it is not supported yet, and serving an empty tree instead would be wrong: choose an empty dataDir", dir)
+	}
+	if _, err := fsys.Stat(filepath.Join(dir, "log")); err == nil {
+		return fmt.Errorf("wal: %s holds a log but no %s; restore that file or choose an empty directory", dir, identityFile)
+	}
+	return nil
+}
+
+func writeIdentity(fsys vfs.FS, dir string, record identityRecord) error {
+	data, err := json.Marshal(record)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, identityFile)
+	return replaceFile(fsys, path, func(f vfs.File) error {
+		_, err := f.Write(append(data, '\n'))
+		return err
+	})
+}
+
+// replaceFile writes a file under a temporary name, syncs it, renames it and syncs the
+// directory: after a crash there is the old one or the new one, whole.
+func replaceFile(fsys vfs.FS, path string, write func(vfs.File) error) error {
+	tmp := path + ".tmp"
+	f, err := fsys.Create(tmp)
+	if err != nil {
+		return err
+	}
+	err = write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = fsys.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = fsys.Remove(tmp)
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(path))
+}
+
+func readFile(fsys vfs.FS, path string) ([]byte, error) {
+	f, err := fsys.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f)
+}
+
+func readAll(f vfs.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, info.Size())
+	n, err := f.ReadAt(data, 0)
+	if n == len(data) {
+		err = nil
+	}
+	return data[:n], err
+}
