@@ -26,19 +26,29 @@ func (e *frameSizeError) Error() string {
 	return fmt.Sprintf("frame of %d bytes announced, at most %d are allowed", e.size, e.limit)
 }
 
-// readFrame reads one frame without its size field. It appends to buffer[:0] and returns
-// io.EOF only at a frame's boundary.
-func readFrame(reader *bufio.Reader, limit int32, buffer []byte) ([]byte, error) {
+// peekFrameSize returns the checked size of the frame that comes next and leaves the reader
+// where it is. io.EOF means the end at a frame's boundary.
+func peekFrameSize(reader *bufio.Reader, limit int32) (int32, error) {
 	prefix, err := reader.Peek(4)
 	if err != nil {
 		if err == io.EOF && len(prefix) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, err
+		return 0, err
 	}
 	size := int32(binary.BigEndian.Uint32(prefix))
 	if size < 0 || size > limit {
-		return nil, &frameSizeError{size: size, limit: limit}
+		return 0, &frameSizeError{size: size, limit: limit}
+	}
+	return size, nil
+}
+
+// readFrame reads one frame without its size field. It appends to buffer[:0] and returns
+// io.EOF only at a frame's boundary.
+func readFrame(reader *bufio.Reader, limit int32, buffer []byte) ([]byte, error) {
+	size, err := peekFrameSize(reader, limit)
+	if err != nil {
+		return nil, err
 	}
 	_, _ = reader.Discard(4)
 

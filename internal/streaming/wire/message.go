@@ -11,6 +11,7 @@ import (
 // API keys with rules of their own on the wire.
 const (
 	keyProduce            = 0
+	keyFetch              = 1
 	keyStopReplica        = 5
 	keyControlledShutdown = 7
 	keyApiVersions        = 18
