@@ -3,9 +3,12 @@ package kafka
 import (
 	"bytes"
 	"context"
+	"hash/crc32"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 // produceLines writes each line as a record, acks=all.
@@ -47,3 +50,16 @@ func consumeLines(t *testing.T, ctx context.Context, addr, topic string, count i
 	}
 	return text.Bytes()
 }
+
+func createTopic(t *testing.T, ctx context.Context, client *kgo.Client, topic string, partitions int32, replicas int16) {
+	t.Helper()
+	created, err := kadm.NewClient(client).CreateTopic(ctx, partitions, replicas, nil, topic)
+	if err != nil || created.Err != nil {
+		t.Fatalf("create %s: %v, %v", topic, err, created.Err)
+	}
+}
+
+// kafka39 keeps requests at versions that name topics, not topic ids.
+func kafka39() *kversion.Versions { return kversion.V3_9_0() }
+
+func castagnoli(data []byte) uint32 { return crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)) }

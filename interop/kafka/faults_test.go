@@ -31,7 +31,7 @@ func startShow(t *testing.T) *show {
 	t.Helper()
 	s := &show{}
 	var err error
-	s.fleet, err = fleet.New(fleet.Options{Binary: binary, Dir: t.TempDir(), LogLevel: "debug", OnLog: s.events.Add})
+	s.fleet, err = fleet.New(fleet.Options{Binary: program, Dir: t.TempDir(), LogLevel: "debug", OnLog: s.events.Add})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestDemo(t *testing.T) {
 	if err := os.WriteFile(input, lines("a line of the play", 20000), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(limited(t), binary, "demo", "--kills", "3", "--input", input, "-o", "json")
+	command := exec.CommandContext(limited(t), program, "demo", "--kills", "3", "--input", input, "-o", "json")
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	text, err := command.Output()
@@ -254,7 +254,7 @@ func TestDemo(t *testing.T) {
 // TestSecondStartFindsItsData runs the README's own sequence: start, write, stop, start, read.
 func TestSecondStartFindsItsData(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	spec := fleet.ProcessSpec{Name: "understudy start", Command: []string{binary, "start", "--kafka", "127.0.0.1:0", "--zookeeper", "127.0.0.1:0", "--data", dir}}
+	spec := fleet.ProcessSpec{Name: "understudy start", Command: []string{program, "start", "--kafka", "127.0.0.1:0", "--zookeeper", "127.0.0.1:0", "--data", dir}}
 	ctx := limited(t)
 	want := lines("kept", 1000)
 	var topic = topicName(t)

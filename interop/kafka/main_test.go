@@ -21,8 +21,8 @@ import (
 // patience bounds every wait; nothing is expected to take nearly as long.
 const patience = 2 * time.Minute
 
-// binary is the program under test.
-var binary string
+// program is the understudy binary under test.
+var program string
 
 // single is an `understudy start` with three brokers that the client tests share.
 var single *fleet.Process
@@ -38,8 +38,8 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "understudy")
-	if output, err := exec.Command("go", "build", "-o", binary, "understudy/cmd/understudy").CombinedOutput(); err != nil {
+	program = filepath.Join(dir, "understudy")
+	if output, err := exec.Command("go", "build", "-o", program, "understudy/cmd/understudy").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build understudy: %v\n%s", err, output)
 		return 1
 	}
@@ -47,7 +47,7 @@ func runTests(m *testing.M) int {
 	defer cancel()
 	single, err = fleet.Start(ctx, fleet.ProcessSpec{
 		Name: "understudy start", LogFile: filepath.Join(dir, "log"),
-		Command: []string{binary, "start", "--brokers", "3", "--kafka", "127.0.0.1:0", "--zookeeper", "127.0.0.1:0", "--data", filepath.Join(dir, "data")},
+		Command: []string{program, "start", "--brokers", "3", "--kafka", "127.0.0.1:0", "--zookeeper", "127.0.0.1:0", "--data", filepath.Join(dir, "data")},
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
