@@ -1,0 +1,160 @@
+package zkserver
+
+import (
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"understudy/internal/coordination/jute"
+	"understudy/internal/coordination/znode"
+)
+
+const (
+	passwordBytes = 16
+	graceMin      = 20 * time.Millisecond
+)
+
+// handshake is a ConnectRequest on its way through the log.
+type handshake struct {
+	request jute.ConnectRequest
+}
+
+// greet reads the first bytes of a connection: a four-letter word, or the handshake.
+func (c *conn) greet() error {
+	word, err := c.in.peek(4)
+	if err != nil {
+		return err
+	}
+	if c.fourLetters(string(word)) {
+		return errLast
+	}
+	frame, err := c.in.next(func() {})
+	if err != nil {
+		return err
+	}
+	h := &handshake{}
+	d := jute.NewDecoder(frame)
+	h.request.Decode(&d)
+	if err := d.Err(); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	c.mu.Lock()
+	c.mu.stats.received++
+	c.mu.stats.lastOp = "SESS"
+	c.mu.Unlock()
+	if !c.server.waitServing(c.done) {
+		return errors.New("no quorum")
+	}
+	if err := c.waitZxid(h.request.LastZxidSeen); err != nil {
+		return err
+	}
+	if err := c.attach(h); err != nil {
+		return err
+	}
+	_ = c.net.SetReadDeadline(time.Time{})
+	return nil
+}
+
+// waitZxid holds a client that has seen more than this member has applied, for the moment that it takes to catch up.
+// Serving it now would take it back in time.
+func (c *conn) waitZxid(seen jute.Zxid) error {
+	deadline := time.NewTimer(holdZxid)
+	defer deadline.Stop()
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for {
+		var applied jute.Zxid
+		c.server.member.View(func(m *znode.Machine) {
+			applied = m.LastZxid()
+			c.mu.Lock()
+			c.mu.machine = m // a snapshot that replaces it closes this connection
+			c.mu.Unlock()
+		})
+		if seen <= applied {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-deadline.C:
+			return fmt.Errorf("client has seen zxid 0x%x, here is 0x%x", uint64(seen), uint64(applied))
+		case <-c.done:
+			return net.ErrClosed
+		}
+	}
+}
+
+// attach creates or re-attaches the session through the log and waits for the outcome.
+func (c *conn) attach(h *handshake) error {
+	request := &h.request
+	timeout := time.Duration(request.TimeoutMs) * time.Millisecond
+	timeout = min(max(timeout, c.server.config.MinSessionTimeout), c.server.config.MaxSessionTimeout)
+	entry := znode.Request{
+		Kind: znode.KindReattach, Session: request.SessionID, Password: request.Password,
+		TimeoutMs: int32(timeout.Milliseconds()), Owner: c.server.self,
+	}
+	if request.HasFastExpiry && request.GraceMs > 0 {
+		grace := time.Duration(request.GraceMs) * time.Millisecond
+		entry.GraceMs = int32(min(max(grace, graceMin), timeout).Milliseconds())
+	}
+	if request.SessionID == 0 {
+		entry.Kind = znode.KindCreateSession
+		entry.Session = c.server.newSessionID()
+		entry.Password = make([]byte, passwordBytes)
+		_, _ = crand.Read(entry.Password) // never fails
+	} else if old := c.server.bySession(request.SessionID); old != nil {
+		// As upstream, before the password is looked at.
+		old.close("session re-attached by another connection")
+	}
+	c.mu.Lock()
+	c.mu.handshake = h
+	c.mu.Unlock()
+	c.server.member.Submit(entry, c)
+	limit := time.NewTimer(timeout)
+	defer limit.Stop()
+	select {
+	case <-c.ready:
+	case <-c.done:
+		return net.ErrClosed
+	case <-limit.C:
+		return errors.New("handshake: no outcome")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.last {
+		return errLast
+	}
+	return nil
+}
+
+// greeted answers the handshake; called by the apply loop.
+func (c *conn) greeted(res *znode.Result) {
+	c.mu.Lock()
+	h := c.mu.handshake
+	if h == nil || c.mu.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.mu.handshake = nil
+	response := jute.ConnectResponse{Password: make([]byte, passwordBytes), HasReadOnly: h.request.HasReadOnly}
+	if res.Code == jute.OK && !res.SessionMoved {
+		c.mu.session, c.mu.generation = res.Session, res.Generation
+		c.mu.timeoutMs, c.mu.graceMs = res.TimeoutMs, res.GraceMs
+		response.TimeoutMs, response.SessionID, response.Password = res.TimeoutMs, res.Session, res.Password
+		response.HasFastExpiry, response.GraceMs = h.request.HasFastExpiry && res.GraceMs > 0, res.GraceMs
+	} else {
+		c.mu.last = true
+	}
+	start := len(c.mu.out)
+	c.mu.out = jute.EndFrame(response.Append(jute.BeginFrame(c.mu.out)), start)
+	c.mu.stats.greeted(res.Zxid)
+	session := c.mu.session
+	if session != 0 {
+		c.server.mu.Lock()
+		c.server.mu.sessions[session] = c
+		c.server.mu.Unlock()
+	}
+	close(c.ready)
+	c.appendedAndUnlock()
+}
