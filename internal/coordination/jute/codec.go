@@ -62,6 +62,9 @@ func (d *Decoder) Err() error { return d.err }
 // Rest is what has not been read yet.
 func (d *Decoder) Rest() []byte { return d.buf }
 
+// Skip passes over n bytes.
+func (d *Decoder) Skip(n int) { d.take(n) }
+
 // Fail makes err the decoder's error unless it has one.
 func (d *Decoder) Fail(err error) {
 	if d.err == nil {

@@ -1,96 +1,172 @@
 package znode
 
 import (
-	"io"
+	"math"
 
 	"understudy/internal/coordination/jute"
 )
 
 // Machine is the replicated state. See the package comment for who may call what when.
-type Machine struct{}
+type Machine struct {
+	tree       *tree
+	acls       aclTable
+	sessions   sessionTable
+	containers map[nodeID]struct{} // from the nodes' flags
+	origins    map[MemberID]origin
+	lastZxid   jute.Zxid
+	raftTerm   uint64 // highest one applied
 
-// New makes the fresh tree: "/", /zookeeper, /zookeeper/config and /zookeeper/quota, no sessions, zxid 0.
-func New() *Machine { return &Machine{} }
-
-// Apply performs one log entry and calls emit once per request, in order.
-func (m *Machine) Apply(raftTerm uint64, b *Batch, emit func(i int, r *Result)) {}
-
-// HandleRead answers the local reads: exists, getData, getACL, getChildren, getChildren2, multiRead, getEphemerals and
-// getAllChildrenNumber.
-func (m *Machine) HandleRead(op jute.OpCode, body []byte, auth []jute.ID, session jute.SessionID) (reply []byte, code jute.Code, reg WatchRegistration) {
-	return nil, jute.Unimplemented, reg
+	// What follows is of the request under way, and kept for its memory.
+	result  Result
+	events  []Event
+	changes []change
+	pending map[string]view
+	replies []byte // block that replies are cut from
 }
 
-// AppendRead is HandleRead into the caller's buffer: the reply body is appended to dst. With an error dst comes back as
-// it was.
-func (m *Machine) AppendRead(dst []byte, op jute.OpCode, body []byte, auth []jute.ID, session jute.SessionID) ([]byte, jute.Code, WatchRegistration) {
-	return dst, jute.Unimplemented, WatchRegistration{}
+// origin is how far the forwarded requests of a member have come.
+type origin struct{ incarnation, next uint64 }
+
+// New makes the fresh tree: "/", /zookeeper, /zookeeper/config and /zookeeper/quota, no sessions, zxid 0.
+func New() *Machine {
+	m := newMachine()
+	system := m.tree.insert(rootID, &node{name: "zookeeper", data: []byte{}})
+	config := &node{name: "config", data: []byte{}, flags: flagChanged, aversion: -1, acl: m.acls.acquire(jute.ReadOnlyACL)}
+	m.tree.insert(system, config)
+	m.tree.insert(system, &node{name: "quota", data: []byte{}})
+	m.tree.size += int64(len(systemPath) + len(systemConfigPath) + len(systemQuotaPath))
+	return m
+}
+
+// newMachine makes a machine with nothing but the root.
+func newMachine() *Machine {
+	return &Machine{
+		tree: newTree(), acls: newACLTable(), sessions: newSessionTable(),
+		containers: map[nodeID]struct{}{}, origins: map[MemberID]origin{}, pending: map[string]view{},
+	}
+}
+
+// Apply performs one log entry and calls emit (if there is one) once per request, in order.
+func (m *Machine) Apply(raftTerm uint64, b *Batch, emit func(i int, r *Result)) {
+	m.enterTerm(raftTerm)
+	for i := range b.Requests {
+		r := &b.Requests[i]
+		m.result = Result{Session: r.Session, Events: m.events[:0]}
+		if m.takeSequence(b, i) {
+			m.applyRequest(r, b.TimeMs)
+		} else {
+			m.result.Skipped = true
+		}
+		if m.result.Zxid == 0 {
+			m.result.Zxid = m.lastZxid
+		}
+		if emit != nil {
+			emit(i, &m.result)
+		}
+		clear(m.result.Events)
+		m.events = m.result.Events[:0]
+	}
+}
+
+func (m *Machine) applyRequest(r *Request, timeMs int64) {
+	switch r.Kind {
+	case KindOp:
+		m.applyOp(r, timeMs)
+	case KindCreateSession:
+		m.createSession(r)
+	case KindReattach:
+		m.reattach(r)
+	case KindCloseSession:
+		m.closeSession(r)
+	case KindExpire:
+		m.expire(r)
+	case KindConnectionLost:
+		m.connectionLost(r, timeMs)
+	case KindDeleteContainer:
+		m.deleteContainer(r.Path)
+	default:
+		m.result.Skipped, m.result.Code = true, jute.Unimplemented
+	}
+}
+
+// enterTerm begins a new epoch at the first entry of a higher raft term. As with ZooKeeper's NEWLEADER the last zxid is
+// then the epoch's zeroth.
+func (m *Machine) enterTerm(raftTerm uint64) {
+	if raftTerm > m.raftTerm {
+		m.raftTerm = raftTerm
+		m.lastZxid = (m.lastZxid>>32 + 1) << 32
+	}
+}
+
+// takeZxid gives the request under way its zxid. A full counter begins a new epoch.
+func (m *Machine) takeZxid() jute.Zxid {
+	if uint32(m.lastZxid) == math.MaxUint32 {
+		m.lastZxid++ // counter 0 of the next epoch
+	}
+	m.lastZxid++
+	m.result.Zxid = m.lastZxid
+	return m.lastZxid
+}
+
+// takeSequence reports whether request i of b is the next one of its origin, and if so counts it.
+func (m *Machine) takeSequence(b *Batch, i int) bool {
+	if b.Origin == 0 {
+		return true
+	}
+	o := m.origins[b.Origin]
+	switch {
+	case b.Incarnation < o.incarnation:
+		return false
+	case b.Incarnation > o.incarnation || o.next == 0:
+		o = origin{incarnation: b.Incarnation, next: 1}
+	}
+	sequence := b.FirstSequence + uint64(i)
+	taken := sequence == o.next
+	if taken {
+		o.next++
+		m.origins[b.Origin] = o
+	}
+	return taken
+}
+
+// NextSequence is the sequence that Apply waits for from an incarnation of a member: what a member sends again from
+// after a change of raft leader. A new incarnation begins at 1. 0 says that the incarnation is over: a later one has
+// been applied.
+func (m *Machine) NextSequence(member MemberID, incarnation uint64) uint64 {
+	switch o := m.origins[member]; {
+	case incarnation < o.incarnation:
+		return 0
+	case incarnation > o.incarnation || o.next == 0:
+		return 1
+	default:
+		return o.next
+	}
 }
 
 // LastZxid is the last zxid given out.
-func (m *Machine) LastZxid() jute.Zxid { return 0 }
-
-// Exists gives a node's Stat.
-func (m *Machine) Exists(path string) (jute.Stat, bool) { return jute.Stat{}, false }
-
-// GetData gives a copy of a node's data (nil is null) and its Stat. No ACL is checked.
-func (m *Machine) GetData(path string) ([]byte, jute.Stat, bool) { return nil, jute.Stat{}, false }
-
-// Children lists a node's children in the order of their creation. No ACL is checked.
-func (m *Machine) Children(path string) ([]string, bool) { return nil, false }
-
-// NodeZxids gives what setWatches compares with.
-func (m *Machine) NodeZxids(path string) (mzxid, pzxid jute.Zxid, exists bool) { return }
-
-// Ephemerals lists the paths of a session's ephemerals that begin with prefix, sorted.
-func (m *Machine) Ephemerals(session jute.SessionID, prefix string) []string { return nil }
-
-// Session looks up a session.
-func (m *Machine) Session(id jute.SessionID) (SessionInfo, bool) { return SessionInfo{}, false }
-
-// Sessions calls visit for every session, ordered by id, until it returns false.
-func (m *Machine) Sessions(visit func(SessionInfo) bool) {}
-
-// SessionCount is the number of sessions.
-func (m *Machine) SessionCount() int { return 0 }
-
-// EphemeralCount is the number of ephemeral nodes.
-func (m *Machine) EphemeralCount() int { return 0 }
-
-// NodeCount is the number of nodes as ZooKeeper counts them: the root is there twice, as "" and as "/".
-func (m *Machine) NodeCount() int { return 0 }
-
-// ApproximateDataSize is the sum of the lengths of all paths and data, as ZooKeeper reports it.
-func (m *Machine) ApproximateDataSize() int64 { return 0 }
-
-// NextSequence is the sequence that Apply waits for from an incarnation of a member: what a member sends again from
-// after a change of raft leader. A new incarnation begins at 1.
-func (m *Machine) NextSequence(origin MemberID, incarnation uint64) uint64 { return 0 }
+func (m *Machine) LastZxid() jute.Zxid { return m.lastZxid }
 
 // RaftTerm is the highest raft term applied.
-func (m *Machine) RaftTerm() uint64 { return 0 }
+func (m *Machine) RaftTerm() uint64 { return m.raftTerm }
 
-// ReapCandidates lists at most limit containers that were used and are empty now, sorted by path.
-func (m *Machine) ReapCandidates(nowMs int64, limit int) []string { return nil }
+func (m *Machine) event(event jute.EventType, path string, acl []jute.ACL) {
+	m.result.Events = append(m.result.Events, Event{Type: event, Path: path, Zxid: m.result.Zxid, ACL: acl})
+}
 
-// Checksum is a hash of the whole state. It walks everything.
-func (m *Machine) Checksum() uint64 { return 0 }
+// replyBlockBytes is how much memory replies are cut from at a time; a write's reply is most often a Stat.
+const replyBlockBytes = 8 << 10
 
-// Freeze gives the state as it is now, to be written while Apply goes on. It takes microseconds; what Apply changes
-// afterwards is copied first, in pieces of 64 KiB, until the snapshot is closed.
-func (m *Machine) Freeze() *Snapshot { return &Snapshot{} }
+// beginReply gives an empty slice with room for a usual reply; endReply makes what was appended to it the reply.
+func (m *Machine) beginReply() []byte {
+	if cap(m.replies)-len(m.replies) < 4*jute.StatBytes {
+		m.replies = make([]byte, 0, replyBlockBytes)
+	}
+	return m.replies[len(m.replies):]
+}
 
-// Snapshot is a frozen state. It must be closed.
-type Snapshot struct{}
-
-// WriteTo writes the snapshot as a stream with a version and checksums.
-func (s *Snapshot) WriteTo(w io.Writer) (int64, error) { return 0, nil }
-
-// LastZxid is the last zxid of the frozen state.
-func (s *Snapshot) LastZxid() jute.Zxid { return 0 }
-
-// Close lets the machine write in place again. It may be called more than once.
-func (s *Snapshot) Close() {}
-
-// Restore reads what WriteTo wrote, to its end, and checks all of it. It reads exactly the snapshot's bytes.
-func Restore(r io.Reader) (*Machine, error) { return New(), nil }
+func (m *Machine) endReply(reply []byte) {
+	if len(reply) <= cap(m.replies)-len(m.replies) { // it did not have to move
+		m.replies = m.replies[:len(m.replies)+len(reply)]
+	}
+	m.result.Reply = reply[:len(reply):len(reply)]
+}
