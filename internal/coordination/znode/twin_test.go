@@ -127,7 +127,7 @@ func twinValid(path string) bool {
 }
 
 func (t *twin) delete(path string, version int32, auth []jute.ID) jute.Code {
-	if !strings.Contains(path, "/") || slices.Contains([]string{"/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"}, path) {
+	if !strings.Contains(path, "/") || strings.Contains(path, "\x00") || slices.Contains([]string{"/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"}, path) {
 		return jute.BadArguments
 	}
 	parentPath := parentOf(path)
