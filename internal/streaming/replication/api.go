@@ -132,7 +132,12 @@ type DivergingEpoch struct {
 
 // FetchResult is the outcome for the part of the same index.
 type FetchResult struct {
-	Err              error
+	Err error
+	// Awaited: Err (UNKNOWN_LEADER_EPOCH, or a follower's fetch of a partition that is not here
+	// yet) is likely to be cured by a LeaderAndIsr under way. The fetch waited for it; if other
+	// partitions end the wait early, an incremental fetch session should leave this one out of
+	// its response and ask again with the next request. A full response reports Err.
+	Awaited          bool
 	HighWatermark    cluster.Offset // NoOffset with an error
 	LastStableOffset cluster.Offset
 	LogStartOffset   cluster.Offset
@@ -215,7 +220,8 @@ type ISROutcome struct {
 	State cluster.PartitionState
 }
 
-// AlterPartitionSender carries ISR changes to the controller. done runs exactly once, from
+// AlterPartitionSender carries ISR changes to the controller. done runs at most once (not if a
+// later change for the same partition replaces this one, or after Close), from
 // any goroutine, never from within Submit; transport errors and NOT_CONTROLLER are retried
 // inside and never reach it.
 type AlterPartitionSender interface {

@@ -13,7 +13,7 @@
 // end of the append, a change of role holds it exclusively. So a batch is never stamped with
 // an epoch that is over. Lock order: Manager.control → hosted.role → hosted.mu; the locks of
 // the log, of the fetchers, of the timing wheel and of the AlterPartition sender come last.
-// No callback (done, OnRoleChange) runs under any of them.
+// No callback (done, OnRoleChange) runs under any of them but control.
 //
 // # Goroutines
 //
