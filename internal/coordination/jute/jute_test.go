@@ -15,16 +15,11 @@ type record interface {
 	Decode(*Decoder)
 }
 
-// SetWatches has two encodings.
-type (
-	oneShotWatches struct{ SetWatches }
-	allWatches     struct{ SetWatches }
-)
+// oneShotWatches is the shorter of the two encodings of SetWatches.
+type oneShotWatches struct{ SetWatches }
 
-func (r *oneShotWatches) Append(dst []byte) []byte { return r.SetWatches.Append(dst, OpSetWatches) }
-func (r *oneShotWatches) Decode(d *Decoder)        { r.SetWatches.Decode(d, OpSetWatches) }
-func (r *allWatches) Append(dst []byte) []byte     { return r.SetWatches.Append(dst, OpSetWatches2) }
-func (r *allWatches) Decode(d *Decoder)            { r.SetWatches.Decode(d, OpSetWatches2) }
+func (r *oneShotWatches) Append(dst []byte) []byte { return r.AppendOneShot(dst) }
+func (r *oneShotWatches) Decode(d *Decoder)        { r.DecodeOneShot(d) }
 
 // records gives a new one of each, with the values of an example.
 func records() []record {
@@ -49,8 +44,8 @@ func records() []record {
 		&WatcherRequest{"/p", WatcherAny}, &AddWatchRequest{"/p", AddWatchPersistentRecursive},
 		&WhoAmIResponse{[]ClientInfo{{"ip", "::1"}}}, &WhoAmIResponse{},
 		&ReconfigRequest{"a", "b", "c", -1}, &oneShotWatches{SetWatches{RelativeZxid: 1, Data: []string{"/a"}, Exist: []string{}}},
-		&allWatches{SetWatches{RelativeZxid: 1, Data: []string{"/a"}, Exist: []string{}, Child: nil,
-			Persistent: []string{"/b"}, PersistentRecursive: []string{"/c"}}},
+		&SetWatches{RelativeZxid: 1, Data: []string{"/a"}, Exist: []string{}, Child: nil,
+			Persistent: []string{"/b"}, PersistentRecursive: []string{"/c"}},
 	}
 }
 

@@ -394,30 +394,35 @@ func (r *AuthPacket) Append(dst []byte) []byte {
 // Decode reads r.
 func (r *AuthPacket) Decode(d *Decoder) { r.Type, r.Scheme, r.Auth = d.Int32(), d.String(), d.Buffer() }
 
-// SetWatches is the body of setWatches, and with the two persistent lists of setWatches2.
+// SetWatches is the body of setWatches2; setWatches leaves out the two persistent lists.
 type SetWatches struct {
 	RelativeZxid        Zxid
 	Data, Exist, Child  []string
-	Persistent          []string // setWatches2 only
-	PersistentRecursive []string // setWatches2 only
+	Persistent          []string
+	PersistentRecursive []string
 }
 
-// Append encodes r as op (OpSetWatches or OpSetWatches2).
-func (r *SetWatches) Append(dst []byte, op OpCode) []byte {
+// Append encodes r as setWatches2.
+func (r *SetWatches) Append(dst []byte) []byte {
+	dst = r.AppendOneShot(dst)
+	return AppendStrings(AppendStrings(dst, r.Persistent), r.PersistentRecursive)
+}
+
+// AppendOneShot encodes r as setWatches, without the persistent lists.
+func (r *SetWatches) AppendOneShot(dst []byte) []byte {
 	dst = AppendInt64(dst, int64(r.RelativeZxid))
-	dst = AppendStrings(AppendStrings(AppendStrings(dst, r.Data), r.Exist), r.Child)
-	if op == OpSetWatches2 {
-		dst = AppendStrings(AppendStrings(dst, r.Persistent), r.PersistentRecursive)
-	}
-	return dst
+	return AppendStrings(AppendStrings(AppendStrings(dst, r.Data), r.Exist), r.Child)
 }
 
-// Decode reads r as op (OpSetWatches or OpSetWatches2).
-func (r *SetWatches) Decode(d *Decoder, op OpCode) {
+// Decode reads r as setWatches2.
+func (r *SetWatches) Decode(d *Decoder) {
+	r.DecodeOneShot(d)
+	r.Persistent, r.PersistentRecursive = d.Strings(), d.Strings()
+}
+
+// DecodeOneShot reads r as setWatches.
+func (r *SetWatches) DecodeOneShot(d *Decoder) {
 	*r = SetWatches{RelativeZxid: Zxid(d.Int64()), Data: d.Strings(), Exist: d.Strings(), Child: d.Strings()}
-	if op == OpSetWatches2 {
-		r.Persistent, r.PersistentRecursive = d.Strings(), d.Strings()
-	}
 }
 
 // WatcherRequest is the body of checkWatches and of removeWatches.
