@@ -85,6 +85,10 @@ func (c *Cache) ApplyUpdateMetadata(request *kmsg.UpdateMetadataRequest) Change 
 		for p := range topic.PartitionStates {
 			merge(d, topic.Topic, &topic.PartitionStates[p])
 		}
+		// Once more: a topic whose last partition went and came in one request is a new entry.
+		if id := cluster.TopicID(topic.TopicID); !id.IsZero() && d.image.Topic(topic.Topic) != nil {
+			d.identify(topic.Topic, id)
+		}
 	}
 	for p := range request.PartitionStates { // up to version 4
 		state := &request.PartitionStates[p]
