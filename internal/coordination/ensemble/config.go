@@ -50,6 +50,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Observer may also be set later by SetObserver.
 	Observer Observer
+
+	seam seam // tests
 }
 
 // Observer hears what was applied. Applied and Reset are called by the apply loop under the
