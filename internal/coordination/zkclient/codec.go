@@ -24,7 +24,7 @@ func appendPing(dst []byte) []byte {
 func appendSetWatches(dst []byte, w *jute.SetWatches) []byte {
 	start := len(dst)
 	dst = appendHeader(jute.BeginFrame(dst), jute.XidSetWatches, jute.OpSetWatches)
-	return jute.EndFrame(w.Append(dst, jute.OpSetWatches), start)
+	return jute.EndFrame(w.AppendOneShot(dst), start)
 }
 
 // appendRequest appends op's frame.

@@ -27,14 +27,15 @@ const (
 
 // conn is one client connection. The fields above mu belong to the reader, unless they say otherwise.
 type conn struct {
-	server  *Server
-	net     net.Conn
-	addr    netip.Addr
-	remote  string // "/127.0.0.1:50306", as ZooKeeper prints it
-	opened  time.Time
-	in      frameReader
-	touched bool    // input came since the last touch
-	current request // what view answers
+	server   *Server
+	net      net.Conn
+	addr     netip.Addr
+	inMemory bool   // does not count as a connection from addr
+	remote   string // "/127.0.0.1:50306", as ZooKeeper prints it
+	opened   time.Time
+	in       frameReader
+	touched  bool    // input came since the last touch
+	current  request // what view answers
 
 	// Bound once, so that a request costs no closure.
 	view    func(*znode.Machine)
@@ -89,6 +90,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		synced: make(chan bool, 1), ready: make(chan struct{}),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	_, c.inMemory = nc.(*pipeEnd)
 	c.remote = "/" + nc.RemoteAddr().String()
 	if at, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
 		c.addr = at.Addr().Unmap()

@@ -44,7 +44,7 @@ func init() { // refers to functions that refer to it
 		"wchp": {answer: (*Server).wordWCHP},
 		"dirs": {answer: (*Server).wordDIRS},
 		"hash": {answer: (*Server).wordHASH},
-		"gtmk": {answer: func(_ *Server, b *strings.Builder) { b.WriteString("306\n") }, anytime: true},
+		"gtmk": {answer: func(_ *Server, b *strings.Builder) { b.WriteString("306") }, anytime: true},
 	}
 }
 
@@ -289,12 +289,14 @@ func (s *Server) wordSRST(b *strings.Builder) {
 	b.WriteString("Server stats reset.\n")
 }
 
+// owner is a session in dump.
+type owner struct {
+	id        jute.SessionID
+	timeoutMs int32
+	paths     []string
+}
+
 func (s *Server) wordDUMP(b *strings.Builder) {
-	type owner struct {
-		id        jute.SessionID
-		timeoutMs int32
-		paths     []string
-	}
 	var sessions []owner
 	withEphemerals := 0
 	s.member.View(func(m *znode.Machine) {
@@ -308,9 +310,14 @@ func (s *Server) wordDUMP(b *strings.Builder) {
 			return true
 		})
 	})
-	fmt.Fprintf(b, "SessionTracker dump:\nGlobal Sessions(%d):\n", len(sessions))
-	for _, o := range sessions {
-		fmt.Fprintf(b, "%s\t%dms\n", sessionText(o.id), o.timeoutMs)
+	b.WriteString("SessionTracker dump:\n")
+	if mode := s.member.Status().Mode; mode == ensemble.ModeFollower || mode == ensemble.ModeLooking {
+		fmt.Fprintf(b, "Global Sessions(%d):\n", len(sessions))
+		for _, o := range sessions {
+			fmt.Fprintf(b, "%s\t%dms\n", sessionText(o.id), o.timeoutMs)
+		}
+	} else {
+		s.writeSessionSets(b, sessions)
 	}
 	fmt.Fprintf(b, "ephemeral nodes dump:\nSessions with Ephemerals (%d):\n", withEphemerals)
 	for _, o := range sessions {
@@ -322,13 +329,32 @@ func (s *Server) wordDUMP(b *strings.Builder) {
 		}
 	}
 	connections := s.connections()
-	fmt.Fprintf(b, "Connections dump:\nConnections Sets (1)/(%d):\n%d expire at %s:\n", len(connections), len(connections), time.Now().Format("Mon Jan 02 15:04:05 MST 2006"))
+	fmt.Fprintf(b, "Connections dump:\nConnections Sets (1)/(%d):\n%d expire at %s:\n", len(connections), len(connections), javaDate(time.Now()))
 	for _, c := range connections {
 		c.mu.Lock()
 		fmt.Fprintf(b, "\tip: %s sessionId: %s\n", c.remote, sessionText(c.mu.session))
 		c.mu.Unlock()
 	}
 }
+
+// writeSessionSets is the leader's form, in sets that expire together. When that is is known to the member's expirer
+// alone; the latest possible moment is shown.
+func (s *Server) writeSessionSets(b *strings.Builder, sessions []owner) {
+	sets := make(map[int32][]owner)
+	for _, o := range sessions {
+		sets[o.timeoutMs] = append(sets[o.timeoutMs], o)
+	}
+	fmt.Fprintf(b, "Session Sets (%d)/(%d):\n", len(sets), len(sessions))
+	for _, timeoutMs := range slices.Sorted(maps.Keys(sets)) {
+		set := sets[timeoutMs]
+		fmt.Fprintf(b, "%d expire at %s:\n", len(set), javaDate(time.Now().Add(time.Duration(timeoutMs)*time.Millisecond)))
+		for _, o := range set {
+			fmt.Fprintf(b, "\t%s\n", sessionText(o.id))
+		}
+	}
+}
+
+func javaDate(t time.Time) string { return t.Format("Mon Jan 02 15:04:05 MST 2006") }
 
 func (s *Server) wordENVI(b *strings.Builder) {
 	host, _ := os.Hostname()

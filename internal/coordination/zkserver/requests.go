@@ -226,7 +226,11 @@ func (c *conn) watch(change func(*watch.Table[*conn])) {
 func (c *conn) setWatchesLocked(m *znode.Machine, r *request, zxid jute.Zxid) {
 	var request jute.SetWatches
 	d := jute.NewDecoder(r.body)
-	request.Decode(&d, r.op)
+	if r.op == jute.OpSetWatches2 {
+		request.Decode(&d)
+	} else {
+		request.DecodeOneShot(&d)
+	}
 	if d.Err() != nil {
 		c.replyLocked(r, zxid, jute.MarshallingError, nil)
 		return

@@ -199,8 +199,7 @@ func (s *Server) serve(nc net.Conn) bool {
 	c := newConn(s, nc)
 	s.mu.Lock()
 	limit := s.config.MaxClientConnections
-	_, inMemory := nc.(*pipeEnd)
-	over := limit > 0 && !inMemory && s.mu.perIP[c.addr] >= limit
+	over := limit > 0 && !c.inMemory && s.mu.perIP[c.addr] >= limit
 	if s.mu.closed || over {
 		s.mu.Unlock()
 		if over {
@@ -211,7 +210,9 @@ func (s *Server) serve(nc net.Conn) bool {
 		return false
 	}
 	s.mu.conns[c] = struct{}{}
-	s.mu.perIP[c.addr]++
+	if !c.inMemory {
+		s.mu.perIP[c.addr]++
+	}
 	s.running.Add(2)
 	s.mu.Unlock()
 	go func() { defer s.running.Done(); c.run() }()
@@ -224,7 +225,9 @@ func (s *Server) forget(c *conn, session jute.SessionID) {
 	s.mu.Lock()
 	if _, known := s.mu.conns[c]; known {
 		delete(s.mu.conns, c)
-		if s.mu.perIP[c.addr]--; s.mu.perIP[c.addr] <= 0 {
+		if c.inMemory {
+			// not counted
+		} else if s.mu.perIP[c.addr]--; s.mu.perIP[c.addr] <= 0 {
 			delete(s.mu.perIP, c.addr)
 		}
 	}
