@@ -274,6 +274,10 @@ func (c *Client) Close() error {
 
 func (c *Client) closeSession(ctx context.Context) error {
 	result := c.Do(ctx, Op{Code: jute.OpCloseSession})
+	for errors.Is(result.Err, ErrConnectionLoss) && ctx.Err() == nil {
+		// Again does no harm: a session that is closed already is found expired.
+		result = c.Do(ctx, Op{Code: jute.OpCloseSession})
+	}
 	c.finish(Closed, ErrClosed)
 	<-c.ended
 	if result.Err == nil || errors.Is(result.Err, ErrSessionExpired) || errors.Is(result.Err, ErrClosed) {
