@@ -482,7 +482,8 @@ func DecodeLogDirEvent(data []byte) (cluster.BrokerID, error) {
 // ProducerIDBlockSize is how many producer ids one allocation hands out.
 const ProducerIDBlockSize = 1000
 
-func encodeProducerIDBlock(broker cluster.BrokerID, start int64) []byte {
+// EncodeProducerIDBlock is the document of a block that begins at start.
+func EncodeProducerIDBlock(broker cluster.BrokerID, start int64) []byte {
 	return mustMarshal(struct {
 		Version int32  `json:"version"`
 		Broker  int32  `json:"broker"`
@@ -491,8 +492,8 @@ func encodeProducerIDBlock(broker cluster.BrokerID, start int64) []byte {
 	}{1, int32(broker), strconv.FormatInt(start, 10), strconv.FormatInt(start+ProducerIDBlockSize-1, 10)})
 }
 
-// nextProducerID returns the first id after the block that the node describes.
-func nextProducerID(data []byte) (int64, error) {
+// NextProducerID returns the first id after the block that the node describes.
+func NextProducerID(data []byte) (int64, error) {
 	if len(data) == 0 {
 		return 0, nil
 	}

@@ -170,13 +170,13 @@ func (r *Registry) AllocateProducerIDs(ctx context.Context, broker cluster.Broke
 		if result.Err != nil {
 			return 0, fmt.Errorf("read %s: %w", PathProducerIDBlock, result.Err)
 		}
-		start, err := nextProducerID(result.Data)
+		start, err := NextProducerID(result.Data)
 		if err != nil {
 			return 0, err
 		}
 		// A repeated write whose first reply was lost fails with a bad version and
 		// wastes one block: never hands one out twice.
-		err = r.do(ctx, zkclient.SetData(PathProducerIDBlock, encodeProducerIDBlock(broker, start), result.Stat.Version)).Err
+		err = r.do(ctx, zkclient.SetData(PathProducerIDBlock, EncodeProducerIDBlock(broker, start), result.Stat.Version)).Err
 		if err == nil {
 			return start, nil
 		}

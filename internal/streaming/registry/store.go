@@ -54,10 +54,11 @@ const (
 	OpCreate          // persistent
 	OpSet
 	OpDelete
+	OpDeleteTree // with all descendants, after the other operations of the batch; missing is fine
 )
 
 func (k OpKind) String() string {
-	names := [...]string{"?", "get", "exists", "children", "create", "set", "delete"}
+	names := [...]string{"?", "get", "exists", "children", "create", "set", "delete", "delete tree"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -118,17 +119,29 @@ func (r *Registry) Attach(store Store) { r.store.Store(&storeBox{store}) }
 // fenced if fence is given: if another controller has been elected meanwhile they all have
 // ErrControllerMoved. Operations whose connection was lost are sent again until ctx ends.
 func (r *Registry) Execute(ctx context.Context, fence *Fence, ops []Op) []OpResult {
-	raw := make([]zkclient.Op, len(ops))
+	raw := make([]zkclient.Op, 0, len(ops))
+	at := make([]int, 0, len(ops)) // where the result of raw[i] belongs
+	var trees []int
 	for i := range ops {
-		raw[i] = ops[i].request()
+		if ops[i].Kind == OpDeleteTree {
+			trees = append(trees, i)
+			continue
+		}
+		request := ops[i].request()
 		if fence != nil && ops[i].IsWrite() {
-			raw[i] = zkclient.Multi(zkclient.Check(PathControllerEpoch, fence.Version), raw[i])
+			request = zkclient.Multi(zkclient.Check(PathControllerEpoch, fence.Version), request)
+		}
+		raw, at = append(raw, request), append(at, i)
+	}
+	out := make([]OpResult, len(ops))
+	if len(raw) > 0 {
+		replies := r.doAll(ctx, raw)
+		for i := range replies {
+			out[at[i]] = toResult(&replies[i], raw[i].Code == jute.OpMulti)
 		}
 	}
-	replies := r.doAll(ctx, raw)
-	out := make([]OpResult, len(ops))
-	for i := range replies {
-		out[i] = toResult(&replies[i], raw[i].Code == jute.OpMulti)
+	for _, i := range trees {
+		out[i].Err = r.DeleteTree(ctx, fence, ops[i].Path)
 	}
 	return out
 }
