@@ -1,0 +1,105 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"understudy/internal/config"
+	"understudy/internal/streaming/controller"
+	"understudy/internal/streaming/wire"
+)
+
+// DescribeConfigs (key 32), versions 0 to 4: topics from any broker, a broker's own
+// configuration from that broker, and the cluster-wide dynamic defaults (broker ""). v1
+// synonyms and sources, v3 types and documentation.
+
+func (b *Broker) registerDescribeConfigs() { b.server.Handle(32, 0, 4, b.handleDescribeConfigs) }
+
+func (b *Broker) handleDescribeConfigs(request *wire.Request) {
+	body := request.Body.(*kmsg.DescribeConfigsRequest)
+	go func() { // it reads the topics' nodes
+		ctx, cancel := context.WithTimeout(context.Background(), configReadTimeout)
+		defer cancel()
+		response := respond[*kmsg.DescribeConfigsResponse](request)
+		for i := range body.Resources {
+			asked := &body.Resources[i]
+			answer := kmsg.NewDescribeConfigsResponseResource()
+			answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName
+			entries, err := b.describeResource(ctx, asked)
+			answer.ErrorCode, answer.ErrorMessage = b.code(err), messageOf(err)
+			for j := range entries {
+				if len(asked.ConfigNames) == 0 || slices.Contains(asked.ConfigNames, entries[j].Name) {
+					answer.Configs = append(answer.Configs, describedConfig(body, &entries[j]))
+				}
+			}
+			response.Resources = append(response.Resources, answer)
+		}
+		request.Reply(response)
+	}()
+}
+
+func (b *Broker) describeResource(ctx context.Context, asked *kmsg.DescribeConfigsRequestResource) ([]config.Entry, error) {
+	switch asked.ResourceType {
+	case kmsg.ConfigResourceTypeTopic:
+		return b.describeTopic(ctx, asked.ResourceName)
+	case kmsg.ConfigResourceTypeBroker:
+		if asked.ResourceName == "" {
+			return b.describeClusterDefaults(), nil
+		}
+		if id, err := strconv.Atoi(asked.ResourceName); err != nil || int32(id) != int32(b.id) {
+			return nil, controller.Refuse(kerr.InvalidRequest, "Unexpected broker id, expected %d or empty string, but received %s", b.id, asked.ResourceName)
+		}
+		return config.DescribeBroker(b.layers()), nil
+	}
+	return nil, controller.Refuse(kerr.InvalidRequest, "Unsupported resource type: %v", asked.ResourceType)
+}
+
+func (b *Broker) describeTopic(ctx context.Context, topic string) ([]config.Entry, error) {
+	if err := controller.ValidateTopicName(topic); err != nil {
+		return nil, err
+	}
+	if b.metadata.Image().Topic(topic) == nil {
+		return nil, kerr.UnknownTopicOrPartition
+	}
+	overrides, err := b.registry.TopicConfig(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	return config.DescribeTopic(overrides, b.layers()), nil
+}
+
+// describeClusterDefaults lists only what has been set dynamically for all brokers.
+func (b *Broker) describeClusterDefaults() []config.Entry {
+	defaults := b.layers().DynamicDefault
+	var out []config.Entry
+	for _, entry := range config.DescribeBroker(config.BrokerLayers{DynamicDefault: defaults}) {
+		if _, set := defaults[entry.Name]; set {
+			out = append(out, entry)
+		}
+	}
+	return out
+}
+
+func describedConfig(body *kmsg.DescribeConfigsRequest, entry *config.Entry) kmsg.DescribeConfigsResponseResourceConfig {
+	described := kmsg.NewDescribeConfigsResponseResourceConfig()
+	described.Name, described.Value = entry.Name, entry.Value
+	described.ReadOnly, described.IsSensitive = entry.ReadOnly, entry.Sensitive
+	described.IsDefault = entry.Source == config.SourceDefault
+	described.Source = kmsg.ConfigSource(entry.Source)
+	described.ConfigType = kmsg.ConfigType(entry.Type)
+	if body.IncludeDocumentation {
+		described.Documentation = kmsg.StringPtr(entry.Doc)
+	}
+	if body.IncludeSynonyms {
+		for _, synonym := range entry.Synonyms {
+			described.ConfigSynonyms = append(described.ConfigSynonyms, kmsg.DescribeConfigsResponseResourceConfigConfigSynonym{
+				Name: synonym.Name, Value: synonym.Value, Source: kmsg.ConfigSource(synonym.Source),
+			})
+		}
+	}
+	return described
+}
