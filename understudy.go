@@ -1,0 +1,269 @@
+// Package understudy runs a whole cluster, a coordinator and brokers that speak the protocols
+// of Apache ZooKeeper and Apache Kafka, inside a Go program: for a test, a tool or a laptop.
+//
+//	cluster, err := understudy.Start(ctx, understudy.Config{Data: t.TempDir()})
+//	…
+//	defer cluster.Stop(ctx)
+//	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.Kafka()...))
+//
+// The servers are those of the command line; nothing is simulated.
+package understudy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"understudy/internal/config"
+	"understudy/internal/coordination/coordinator"
+	"understudy/internal/streaming/broker"
+	"understudy/internal/vfs"
+)
+
+// Config of a cluster. The zero value runs one broker on free loopback ports and needs Data
+// alone.
+type Config struct {
+	// Kafka is the address of the first broker, "127.0.0.1:0" if empty. Brokers 2..N take
+	// the next ports, or free ones if the port is 0.
+	Kafka string
+	// ZooKeeper is the coordinator's client address, "127.0.0.1:0" if empty.
+	ZooKeeper string
+	// Data is the directory that everything is kept in; it is created if missing. A cluster
+	// that is started on it again finds its data again.
+	Data string
+	// Brokers is their number, 1 if zero.
+	Brokers int
+	// Properties are added to every broker's configuration (Kafka's keys).
+	Properties map[string]string
+	// Logger gets the servers' log; nil drops it.
+	Logger *slog.Logger
+}
+
+// Cluster is a running one.
+type Cluster struct {
+	config      Config
+	lock        interface{ Close() error } // of the data directory
+	coordinator *coordinator.Coordinator
+	brokers     []*broker.Broker
+	done        chan struct{} // closed when a server ended by itself
+	failure     error         // why; set before done is closed
+	stop        chan struct{}
+	watching    sync.WaitGroup
+}
+
+const (
+	// tickTime is short, so that a paused broker's session of three seconds is granted and
+	// its end is noticed soon.
+	tickTime           = 500 * time.Millisecond
+	minSessionTimeout  = time.Second
+	maxSessionTimeout  = time.Minute
+	internalReplicas   = 3
+	coordinatorDirName = "coordinator"
+)
+
+// Start brings a cluster up; it serves when Start returns.
+func Start(ctx context.Context, config Config) (*Cluster, error) {
+	if config.Data == "" {
+		return nil, errors.New("understudy: no data directory is given")
+	}
+	if config.Kafka == "" {
+		config.Kafka = "127.0.0.1:0"
+	}
+	if config.ZooKeeper == "" {
+		config.ZooKeeper = "127.0.0.1:0"
+	}
+	config.Brokers = max(config.Brokers, 1)
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Cluster{config: config, done: make(chan struct{}), stop: make(chan struct{})}
+	if err := c.start(ctx); err != nil {
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = c.Stop(stopping) // the failure to start is what matters
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	if err := c.lockData(); err != nil {
+		return err
+	}
+	var err error
+	c.coordinator, err = coordinator.Start(ctx, coordinator.Config{
+		DataDir: filepath.Join(c.config.Data, coordinatorDirName), ClientAddr: c.config.ZooKeeper,
+		TickTime: tickTime, MinSessionTimeout: minSessionTimeout, MaxSessionTimeout: maxSessionTimeout,
+		FourLetterWhitelist: []string{"*"}, Logger: c.config.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.coordinator.AwaitServing(ctx); err != nil {
+		return err
+	}
+	if err := c.startBrokers(ctx); err != nil {
+		return err
+	}
+	c.watch()
+	return nil
+}
+
+// lockData keeps a second cluster out of the directory before any server touches it.
+func (c *Cluster) lockData() error {
+	if err := os.MkdirAll(c.config.Data, 0o755); err != nil {
+		return fmt.Errorf("the data directory %s cannot be made: %w", c.config.Data, err)
+	}
+	lock, err := vfs.OS().Lock(filepath.Join(c.config.Data, ".lock"))
+	if errors.Is(err, vfs.ErrLocked) {
+		return fmt.Errorf("the data directory %s is in use by another understudy; stop it or choose another directory", c.config.Data)
+	}
+	if err != nil {
+		return fmt.Errorf("the data directory %s cannot be locked: %w", c.config.Data, err)
+	}
+	c.lock = lock
+	return nil
+}
+
+// startBrokers starts the first broker alone, so that it is the controller and the others
+// find one, then the others side by side.
+func (c *Cluster) startBrokers(ctx context.Context) error {
+	host, portText, err := net.SplitHostPort(c.config.Kafka)
+	if err != nil {
+		return fmt.Errorf("the Kafka address %q is not host:port: %w", c.config.Kafka, err)
+	}
+	first, err := strconv.Atoi(portText)
+	if err != nil {
+		return fmt.Errorf("the Kafka address %q has no numeric port", c.config.Kafka)
+	}
+	configs := make([]broker.Config, c.config.Brokers)
+	for i := range configs {
+		port := 0
+		if first != 0 {
+			port = first + i
+		}
+		if configs[i], err = c.brokerConfig(i+1, net.JoinHostPort(host, strconv.Itoa(port))); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, len(configs))
+	var starting sync.WaitGroup
+	for i, brokerConfig := range configs {
+		one := broker.New(brokerConfig)
+		c.brokers = append(c.brokers, one)
+		if i == 0 {
+			if err := one.Start(ctx); err != nil {
+				c.brokers = nil
+				return err
+			}
+			continue
+		}
+		starting.Go(func() { errs[i] = one.Start(ctx) })
+	}
+	starting.Wait()
+	return errors.Join(errs...)
+}
+
+func (c *Cluster) brokerConfig(id int, addr string) (broker.Config, error) {
+	dir := filepath.Join(c.config.Data, fmt.Sprintf("broker-%d", id))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return broker.Config{}, err
+	}
+	replicas := fmt.Sprint(min(internalReplicas, c.config.Brokers))
+	values := map[string]string{
+		"broker.id":                        strconv.Itoa(id),
+		"listeners":                        "PLAINTEXT://" + addr,
+		"zookeeper.connect":                c.coordinator.Addr(),
+		"log.dirs":                         filepath.Join(dir, "log"),
+		"offsets.topic.replication.factor": replicas,
+		"transaction.state.log.replication.factor": replicas,
+		"transaction.state.log.min.isr":            fmt.Sprint(min(2, c.config.Brokers)),
+		"group.initial.rebalance.delay.ms":         "0",
+	}
+	for key, value := range c.config.Properties {
+		values[key] = value
+	}
+	settings, _, err := config.ParseBroker(values, false)
+	if err != nil {
+		return broker.Config{}, err
+	}
+	return broker.Config{
+		Broker: settings, SessionFile: filepath.Join(dir, "zookeeper-session"),
+		DialZooKeeper: c.coordinator.Dial, Logger: c.config.Logger,
+	}, nil
+}
+
+// watch notices a server that ends by itself.
+func (c *Cluster) watch() {
+	ended := make(chan error, len(c.brokers)+1)
+	c.watching.Go(func() {
+		select {
+		case <-c.coordinator.Done():
+			ended <- fmt.Errorf("the coordinator ended: %w", c.coordinator.Err())
+		case <-c.stop:
+		}
+	})
+	for _, one := range c.brokers {
+		c.watching.Go(func() {
+			select {
+			case err := <-one.Fatal():
+				ended <- fmt.Errorf("broker %d cannot go on: %w", one.ID(), err)
+			case <-c.stop:
+			}
+		})
+	}
+	c.watching.Go(func() {
+		select {
+		case c.failure = <-ended:
+			close(c.done)
+		case <-c.stop:
+		}
+	})
+}
+
+// Kafka returns the brokers' addresses.
+func (c *Cluster) Kafka() []string {
+	var addrs []string
+	for _, one := range c.brokers {
+		for _, endpoint := range one.Endpoints() {
+			addrs = append(addrs, net.JoinHostPort(endpoint.Host, strconv.Itoa(int(endpoint.Port))))
+		}
+	}
+	return addrs
+}
+
+// ZooKeeper returns the coordinator's client address.
+func (c *Cluster) ZooKeeper() string { return c.coordinator.Addr() }
+
+// Done is closed when a server of the cluster ended by itself; Err then tells why. The rest
+// still runs and wants to be stopped.
+func (c *Cluster) Done() <-chan struct{} { return c.done }
+
+// Err is the reason, once Done is closed.
+func (c *Cluster) Err() error { return c.failure }
+
+// Stop shuts the cluster down: the brokers, each handing its leaderships over, then the
+// coordinator. ctx bounds it.
+func (c *Cluster) Stop(ctx context.Context) error {
+	close(c.stop)
+	c.watching.Wait()
+	var errs []error
+	// One after the other, the first last: handing over leads to those that still run.
+	for i := len(c.brokers) - 1; i >= 0; i-- {
+		errs = append(errs, c.brokers[i].Shutdown(ctx))
+	}
+	if c.coordinator != nil {
+		errs = append(errs, c.coordinator.Stop(ctx))
+	}
+	if c.lock != nil {
+		errs = append(errs, c.lock.Close())
+	}
+	return errors.Join(errs...)
+}
