@@ -52,6 +52,9 @@ type Config struct {
 	Observer Observer
 
 	seam seam // tests
+	// stalledAfter is when requests that were sent to the leader and do not come back applied
+	// are sent again (1 s).
+	stalledAfter time.Duration
 }
 
 // Observer hears what was applied. Applied and Reset are called by the apply loop under the
@@ -151,6 +154,7 @@ func (c *Config) complete() error {
 	setDefault(&c.CacheBytes, 16<<20)
 	setDefault(&c.ContainerCheckInterval, time.Minute)
 	setDefault(&c.ContainerMaxPerCheck, 10_000)
+	setDefault(&c.stalledAfter, time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}

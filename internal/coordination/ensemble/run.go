@@ -554,10 +554,6 @@ type cursor struct {
 	progress time.Time
 }
 
-// stalledAfter is when requests that were sent and not applied are sent again without a reason
-// that is known. The leader takes none twice.
-const stalledAfter = time.Second
-
 // follow goes back if the leader, its term or the stream to it changed.
 func (c *cursor) follow(l *loop) {
 	var stream uint64
@@ -614,8 +610,8 @@ func (c *cursor) check(l *loop) {
 		c.oldest, c.progress = oldest, l.now
 		return
 	}
-	if l.now.Sub(c.progress) > stalledAfter {
-		c.back(l)
+	if l.now.Sub(c.progress) > l.m.config.stalledAfter {
+		c.back(l) // for no reason that is known; the leader takes none twice
 	}
 }
 

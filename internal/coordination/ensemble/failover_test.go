@@ -1,0 +1,271 @@
+package ensemble
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"understudy/internal/coordination/jute"
+	"understudy/internal/coordination/znode"
+)
+
+// TestLeaderIsReplacedByEvidence kills leaders and takes the time until another one leads. The
+// election timeout begins at 500 ms; evidence must be much faster.
+func TestLeaderIsReplacedByEvidence(t *testing.T) {
+	c := newCluster(t, 3)
+	var took []time.Duration
+	for range 5 {
+		old := c.leader()
+		id := old.config.ID
+		begin := time.Now()
+		c.kill(id)
+		for replaced := false; !replaced; {
+			for other, m := range c.members {
+				v := m.view.Load()
+				replaced = replaced || (v.leader == other)
+			}
+			if time.Since(begin) > 10*time.Second {
+				t.Fatal("no new leader")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		took = append(took, time.Since(begin))
+		c.start(id)
+		c.agree()
+	}
+	sort.Slice(took, func(i, j int) bool { return took[i] < took[j] })
+	t.Log("without a leader:", took)
+	if median := took[len(took)/2]; median > 450*time.Millisecond {
+		t.Errorf("median %v: that is the election timeout, not evidence", median)
+	}
+}
+
+// writer keeps creating nodes through one member, with several under way, as long as it lives,
+// and remembers what was acknowledged.
+type writer struct {
+	prefix       string
+	acknowledged []string
+	unknown      int
+}
+
+func (w *writer) run(t *testing.T, m *node, session jute.SessionID, stop <-chan struct{}) {
+	open := await(t, m.submit(m.createSession(session, longTimeout, 0)))
+	if open.dropped {
+		return
+	}
+	type sent struct {
+		path string
+		c    chan outcome
+	}
+	var window []sent
+	take := func() {
+		s := window[0]
+		window = window[1:]
+		o := await(t, s.c)
+		switch {
+		case o.dropped:
+			w.unknown++
+		case o.Code == jute.OK:
+			w.acknowledged = append(w.acknowledged, s.path)
+		default:
+			t.Errorf("%s: %v", s.path, o.Code)
+		}
+	}
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			for len(window) > 0 {
+				take()
+			}
+			return
+		default:
+		}
+		path := fmt.Sprintf("/%s-%06d", w.prefix, i)
+		window = append(window, sent{path, m.submit(create(session, open.Generation, path, "x", 0))})
+		if len(window) >= 16 {
+			take()
+		}
+	}
+}
+
+// TestNothingAcknowledgedIsLost kills a random member (or all of them) again and again while
+// every member writes; each write must be there once, in order.
+func TestNothingAcknowledgedIsLost(t *testing.T) {
+	c := newCluster(t, 3, func(config *Config) { config.SnapshotEntries, config.KeepEntries = 300, 50 })
+	c.leader()
+	random := rand.New(rand.NewPCG(1, 2))
+	var all []*writer
+	session := jute.SessionID(1)
+	for round := range 6 {
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for id, m := range c.members {
+			w := &writer{prefix: fmt.Sprintf("r%d-m%d", round, id)}
+			all = append(all, w)
+			session++
+			mine := session
+			wg.Go(func() { w.run(t, m, mine, stop) })
+		}
+		time.Sleep(150 * time.Millisecond)
+		victims := []znode.MemberID{znode.MemberID(random.IntN(3) + 1)}
+		if round%3 == 2 {
+			victims = []znode.MemberID{1, 2, 3}
+		}
+		for _, id := range victims {
+			c.kill(id)
+		}
+		time.Sleep(150 * time.Millisecond)
+		close(stop)
+		wg.Wait()
+		for _, id := range victims {
+			c.start(id)
+		}
+		c.agree()
+	}
+	total := 0
+	c.leader().View(func(machine *znode.Machine) {
+		for _, w := range all {
+			total += len(w.acknowledged)
+			before := jute.Zxid(0)
+			for _, path := range w.acknowledged {
+				stat, ok := machine.Exists(path)
+				if !ok {
+					t.Fatalf("%s was acknowledged and is gone", path)
+				}
+				if stat.Czxid <= before {
+					t.Fatalf("%s has zxid %#x, the one before it %#x", path, stat.Czxid, before)
+				}
+				before = stat.Czxid
+			}
+		}
+	})
+	t.Logf("%d writes acknowledged", total)
+}
+
+// TestForwardsApplyOnce drops and doubles forwarded batches, and changes the leader meanwhile:
+// every write is applied exactly once, in order.
+func TestForwardsApplyOnce(t *testing.T) {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(3, 4))
+	c := newCluster(t, 5, func(config *Config) {
+		config.stalledAfter = 50 * time.Millisecond
+		config.seam = func(_ znode.MemberID, kind frameType) int {
+			if kind != frameForward && kind != frameRefused {
+				return 1
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch random.IntN(10) {
+			case 0:
+				return 0
+			case 1, 2:
+				return 2
+			}
+			return 1
+		}
+	})
+	leader := c.leader()
+	m := c.follower()
+	open := await(t, m.submit(m.createSession(7, longTimeout, 0)))
+	// Three under way at a time, so that there are many batches to drop and double.
+	var window []chan outcome
+	next := 0
+	take := func() {
+		got := await(t, window[0])
+		window = window[1:]
+		d := jute.NewDecoder(got.Reply)
+		if path := d.String(); got.Code != jute.OK || path != fmt.Sprintf("/s-%010d", next) {
+			t.Fatalf("write %d: code %v, path %q", next, got.Code, path)
+		}
+		next++
+	}
+	for i := range 300 {
+		window = append(window, m.submit(create(7, open.Generation, "/s-", fmt.Sprint(i), jute.FlagPersistentSequential)))
+		if len(window) == 3 {
+			take()
+		}
+		if i == 150 {
+			c.kill(leader.config.ID)
+		}
+	}
+	for len(window) > 0 {
+		take()
+	}
+	c.start(leader.config.ID)
+	c.agree()
+}
+
+// TestBehindTheLogCatchesUp restarts a member whose place in the log is gone while the others
+// write.
+func TestBehindTheLogCatchesUp(t *testing.T) {
+	c := newCluster(t, 3, func(config *Config) { config.SnapshotEntries, config.KeepEntries = 200, 20 })
+	leader, behind := c.leader(), c.follower()
+	generation := leader.session(t, 1, longTimeout, 0)
+	id := behind.config.ID
+	c.kill(id)
+	stop := make(chan struct{})
+	var written atomic.Int64
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if o := await(t, leader.submit(create(1, generation, fmt.Sprintf("/n%07d", i), "some data", 0))); o.Code != jute.OK {
+				t.Errorf("write %d: %v", i, o.Code)
+				return
+			}
+			written.Store(int64(i))
+		}
+	})
+	for leader.Status().FirstIndex <= 300 {
+		time.Sleep(5 * time.Millisecond)
+	}
+	n := c.start(id)
+	n.until(t, "a snapshot arrives", func() bool { return n.resets > 0 })
+	at := written.Load()
+	for written.Load() < at+50 {
+		time.Sleep(time.Millisecond)
+	}
+	close(stop)
+	wg.Wait()
+	c.agree()
+}
+
+func TestQuorumLossStopsServing(t *testing.T) {
+	c := newCluster(t, 3)
+	leader := c.leader()
+	changes := make(chan bool, 10)
+	leader.OnServing(func(on bool) { changes <- on })
+	if !<-changes {
+		t.Fatal("the leader does not serve")
+	}
+	for id := range c.members {
+		if id != leader.config.ID {
+			c.kill(id)
+		}
+	}
+	if <-changes {
+		t.Error("serving again without a quorum")
+	}
+	failed := make(chan bool, 1)
+	leader.Barrier(nil, func(ok bool) { failed <- !ok })
+	if !<-failed {
+		t.Error("a barrier passed without a quorum")
+	}
+	for id := range c.configs {
+		if c.members[id] == nil {
+			c.start(id)
+		}
+	}
+	if !<-changes {
+		t.Error("not serving with the quorum back")
+	}
+	c.agree()
+}
