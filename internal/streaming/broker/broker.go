@@ -15,7 +15,9 @@ import (
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/commitlog"
 	"understudy/internal/streaming/controller"
+	"understudy/internal/streaming/group"
 	"understudy/internal/streaming/metadata"
+	"understudy/internal/streaming/producerid"
 	"understudy/internal/streaming/registry"
 	"understudy/internal/streaming/replication"
 	"understudy/internal/streaming/wire"
@@ -41,6 +43,9 @@ type Broker struct {
 	replicas   *replication.Manager
 	controller *controller.Controller
 	configs    *registry.ConfigChanges
+
+	groups      *group.Coordinator
+	producerIDs *producerid.Manager
 
 	listeners  []net.Listener
 	advertised []cluster.Endpoint

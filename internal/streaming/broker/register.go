@@ -10,8 +10,20 @@ func (b *Broker) registerHandlers() {
 		b.registerLeaderAndISR,         // 4
 		b.registerStopReplica,          // 5
 		b.registerUpdateMetadata,       // 6
+		b.registerOffsetCommit,         // 8
+		b.registerOffsetFetch,          // 9
+		b.registerFindCoordinator,      // 10
+		b.registerJoinGroup,            // 11
+		b.registerHeartbeat,            // 12
+		b.registerLeaveGroup,           // 13
+		b.registerSyncGroup,            // 14
+		b.registerDescribeGroups,       // 15
+		b.registerListGroups,           // 16
 		b.registerApiVersions,          // 18
+		b.registerInitProducerID,       // 22
 		b.registerOffsetForLeaderEpoch, // 23
+		b.registerDeleteGroups,         // 42
+		b.registerOffsetDelete,         // 47
 	} {
 		register()
 	}

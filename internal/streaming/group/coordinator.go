@@ -22,10 +22,10 @@ type Log interface {
 	// possibly before Append returns, with nil or an error that wraps a protocol code. The
 	// batch belongs to the log until then.
 	Append(tp cluster.TopicPartition, batch []byte, acks int16, timeout time.Duration, done func(error))
-	// Bounds returns the log start and end offset of a partition led in this epoch.
-	Bounds(tp cluster.TopicPartition, epoch cluster.LeaderEpoch) (start, end cluster.Offset, err error)
-	// Read returns whole batches from an offset, whether or not they are committed yet.
-	Read(tp cluster.TopicPartition, epoch cluster.LeaderEpoch, from cluster.Offset, maxBytes int) ([]byte, error)
+	// Read returns whole batches from an offset (or from the log's start, if that is later) to
+	// the log end at most, committed or not, of a partition that this broker leads; next is
+	// where to read on, end the log end.
+	Read(tp cluster.TopicPartition, from cluster.Offset, maxBytes int) (batches []byte, next, end cluster.Offset, err error)
 }
 
 // Config is what a Coordinator is made of. Zero settings get Kafka's defaults.

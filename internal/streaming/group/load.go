@@ -56,30 +56,26 @@ func (s *shard) readAll(ctx context.Context) (*image, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	log := s.coordinator.config.Log
-	next, end, err := log.Bounds(s.tp, s.epoch)
-	if err != nil {
-		return nil, err
-	}
 	image := newImage()
-	for next < end {
+	for next := cluster.Offset(0); ; {
 		if s.isClosed() {
 			return nil, kerr.NotCoordinator
 		}
-		data, err := log.Read(s.tp, s.epoch, next, s.coordinator.config.LoadBufferBytes)
+		data, after, end, err := s.coordinator.config.Log.Read(s.tp, next, s.coordinator.config.LoadBufferBytes)
 		if err != nil {
 			return nil, fmt.Errorf("read at offset %d: %w", next, err)
 		}
-		after, err := image.replay(data, next)
-		if err != nil {
+		if err := image.replay(data); err != nil {
 			return nil, err
 		}
-		if after == next {
+		switch {
+		case after >= end:
+			return image, nil
+		case after <= next:
 			return nil, fmt.Errorf("no batch at offset %d, before the end %d", next, end)
 		}
 		next = after
 	}
-	return image, nil
 }
 
 // activate makes the groups and begins to serve. It returns their number, -1 if the shard
@@ -145,21 +141,20 @@ func (i *image) offsetCount() (count int) {
 	return count
 }
 
-// replay takes whole batches in. It returns the offset after the last one.
-func (i *image) replay(data []byte, next cluster.Offset) (cluster.Offset, error) {
+// replay takes whole batches in.
+func (i *image) replay(data []byte) error {
 	for batch, err := range record.All(data) {
 		if err != nil {
-			return next, fmt.Errorf("batch at offset %d: %w", next, err)
+			return err
 		}
 		if err := batch.Check(); err != nil {
-			return next, fmt.Errorf("batch at offset %d: %w", batch.BaseOffset(), err)
+			return fmt.Errorf("batch at offset %d: %w", batch.BaseOffset(), err)
 		}
 		if err := i.replayBatch(batch); err != nil {
-			return next, fmt.Errorf("batch at offset %d: %w", batch.BaseOffset(), err)
+			return fmt.Errorf("batch at offset %d: %w", batch.BaseOffset(), err)
 		}
-		next = max(next, batch.NextOffset())
 	}
-	return next, nil
+	return nil
 }
 
 func (i *image) replayBatch(batch record.Batch) error {

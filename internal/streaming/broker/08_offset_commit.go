@@ -1,0 +1,73 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/group/classic"
+	"understudy/internal/streaming/metadata"
+	"understudy/internal/streaming/wire"
+)
+
+// OffsetCommit (key 8), versions 1 to 9. v0 (offsets in ZooKeeper) is not served. v1 member
+// and generation; v2 to v4 a retention of its own; v6 leader epoch; v7 instance id
+// (KIP-345); v9 as v8 (KIP-848's errors do not occur in ZooKeeper mode).
+
+func (b *Broker) registerOffsetCommit() { b.server.Handle(8, 1, 9, b.handleOffsetCommit) }
+
+func (b *Broker) handleOffsetCommit(request *wire.Request) {
+	body := request.Body.(*kmsg.OffsetCommitRequest)
+	commit := &classic.CommitRequest{MemberID: body.MemberID, InstanceID: body.InstanceID, Generation: body.Generation}
+	retention := time.Duration(-1)
+	if request.Version >= 2 && request.Version <= 4 && body.RetentionTimeMillis >= 0 {
+		retention = time.Duration(body.RetentionTimeMillis) * time.Millisecond
+	}
+	image := b.metadata.Image()
+	response := respond[*kmsg.OffsetCommitResponse](request)
+	var codes []*int16 // of the partitions in commit, by index
+	response.Topics = make([]kmsg.OffsetCommitResponseTopic, len(body.Topics))
+	for i := range body.Topics {
+		answer := &response.Topics[i]
+		answer.Topic = body.Topics[i].Topic
+		answer.Partitions = make([]kmsg.OffsetCommitResponseTopicPartition, len(body.Topics[i].Partitions))
+		for j := range body.Topics[i].Partitions {
+			asked := &body.Topics[i].Partitions[j]
+			answer.Partitions[j].Partition = asked.Partition
+			tp := cluster.TopicPartition{Topic: answer.Topic, Partition: asked.Partition}
+			if !known(image, tp) {
+				answer.Partitions[j].ErrorCode = kerr.UnknownTopicOrPartition.Code
+				continue
+			}
+			codes = append(codes, &answer.Partitions[j].ErrorCode)
+			commit.Offsets = append(commit.Offsets, classic.CommitOffset{
+				TP: tp, Offset: asked.Offset, LeaderEpoch: asked.LeaderEpoch, Metadata: textOrEmpty(asked.Metadata), Retention: retention,
+			})
+		}
+	}
+	if len(commit.Offsets) == 0 && len(body.Topics) > 0 {
+		request.Reply(response)
+		return
+	}
+	b.groups.Commit(body.Group, commit, func(result classic.CommitResult) {
+		for i, code := range codes {
+			*code = codeOf(result.Errs[i])
+		}
+		request.Reply(response)
+	})
+}
+
+// known reports whether a partition exists as far as this broker knows.
+func known(image *metadata.Image, tp cluster.TopicPartition) bool {
+	_, found := image.Partition(tp)
+	return found
+}
+
+func textOrEmpty(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}
