@@ -1,0 +1,155 @@
+package commitlog
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"understudy/internal/streaming/cluster"
+)
+
+const (
+	tickInterval               = time.Second
+	highWatermarkInterval      = 5 * time.Second // replica.high.watermark.checkpoint.interval.ms
+	recoveryPointWriteInterval = time.Second     // at most, after flushes
+)
+
+// enqueue asks the background for a chore. The set of logs bounds the queue.
+func (m *Manager) enqueue(l *Log, what chore) {
+	m.work.Lock()
+	m.work.chores[l] |= what
+	m.work.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// runFlusher writes small files and flushes logs as they ask for it. Flushes of different
+// logs follow each other: they compete for the same disk.
+func (m *Manager) runFlusher() {
+	for {
+		select {
+		case <-m.stop:
+			return
+		case <-m.wake:
+		}
+		m.work.Lock()
+		chores := m.work.chores
+		m.work.chores = make(map[*Log]chore)
+		m.work.Unlock()
+		logs := slices.SortedFunc(maps.Keys(chores), func(a, b *Log) int { return comparePartitions(a.tp, b.tp) })
+		for _, l := range logs { // small files first: they are quick
+			if l.Failed() == nil && chores[l]&choreFiles != 0 {
+				l.tidy()
+			}
+		}
+		for _, l := range logs {
+			if l.Failed() == nil && chores[l]&choreFlush != 0 {
+				_ = l.Flush() // the failure is recorded and told
+			}
+		}
+	}
+}
+
+// tidy writes the small files; a deletion waits for it.
+func (l *Log) tidy() {
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
+	if l.Failed() != nil {
+		return
+	}
+	if err := l.writeSmallFiles(false); err != nil {
+		_ = l.fail(err)
+	}
+}
+
+// runTicker does what is due by the clock.
+func (m *Manager) runTicker() {
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	due := schedule{next: make(map[string]time.Time)}
+	for {
+		select {
+		case <-m.stop:
+			return
+		case <-ticker.C:
+			m.tick(&due)
+		}
+	}
+}
+
+// schedule tells when something was last done. The first time is one interval from the
+// first look.
+type schedule struct{ next map[string]time.Time }
+
+func (s *schedule) due(name string, now time.Time, interval time.Duration) bool {
+	next, known := s.next[name]
+	if known && now.Before(next) {
+		return false
+	}
+	s.next[name] = now.Add(interval)
+	return known
+}
+
+func (m *Manager) tick(due *schedule) {
+	now := m.config.Now()
+	if due.due("recovery points", now, recoveryPointWriteInterval) {
+		_ = m.writeCheckpoints(func(d *logDirectory) []*offsetCheckpoint { return []*offsetCheckpoint{&d.recoveryPoints} })
+	}
+	if due.due("start offsets", now, m.config.CheckpointInterval) {
+		_ = m.writeCheckpoints(func(d *logDirectory) []*offsetCheckpoint { return []*offsetCheckpoint{&d.starts} })
+	}
+	if due.due("high watermarks", now, highWatermarkInterval) {
+		_ = m.CheckpointHighWatermarks(nil)
+	}
+	if due.due("retention", now, m.config.RetentionCheckInterval) {
+		m.RunRetention()
+	}
+	if due.due("producers", now, m.config.ProducerExpirationCheck) {
+		for _, l := range m.All() {
+			l.expireProducers(now.UnixMilli())
+		}
+	}
+	m.flushByTime(now.UnixMilli())
+	for _, d := range m.dirs {
+		if d.failure() == nil {
+			d.remover.run(now.UnixMilli())
+		}
+	}
+}
+
+// RunRetention applies retention to all logs now; the background does so by itself.
+func (m *Manager) RunRetention() {
+	nowMs := m.nowMs()
+	for _, l := range m.All() {
+		if err := l.deleteOld(nowMs); err != nil {
+			m.logger.Warn("retention failed", "topic", l.tp.Topic, "partition", l.tp.Partition, "error", err)
+		}
+	}
+}
+
+// flushByTime serves flush.ms and flush.messages where a topic sets them.
+func (m *Manager) flushByTime(nowMs int64) {
+	for _, l := range m.All() {
+		config := l.config.Load()
+		if config.FlushMs == DefaultLogConfig().FlushMs && config.FlushMessages == DefaultLogConfig().FlushMessages {
+			continue
+		}
+		l.writer.Lock()
+		late := l.writer.unflushed > 0 && nowMs-l.writer.unflushedMs >= config.FlushMs
+		many := l.published.end-l.writer.recoveryPoint >= cluster.Offset(config.FlushMessages)
+		ask := (late || many) && !l.writer.flushAsked
+		l.writer.flushAsked = l.writer.flushAsked || ask
+		l.writer.Unlock()
+		if ask {
+			m.enqueue(l, choreFlush)
+		}
+	}
+}
+
+func (l *Log) expireProducers(nowMs int64) {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	l.writer.producers.expire(nowMs, l.expiration.Milliseconds())
+}
