@@ -58,7 +58,7 @@ func (m *Manager) Fetch(request FetchRequest, done func([]FetchResult)) (cancel 
 	views := op.look(true, effects)
 	// Acknowledgements that this follower's progress has set free go before its own answer.
 	m.run(effects)
-	if request.MaxWait <= 0 || len(request.Parts) == 0 || op.worthAnswering(views) {
+	if request.MaxWait <= 0 || len(request.Parts) == 0 || m.right.closed.Load() || op.worthAnswering(views) {
 		op.answer(views)
 		return func() {}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/partition"
 )
 
 // leadershipRight says whether this broker may act as the leader that it was told to be. Two
@@ -150,6 +151,7 @@ func (m *Manager) tick(ctx context.Context) {
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
 	lastISRCheck := m.now()
+	var pausesSeen uint64
 	for {
 		select {
 		case <-ticker.C:
@@ -158,7 +160,11 @@ func (m *Manager) tick(ctx context.Context) {
 		}
 		m.detectPause()
 		now := m.now()
-		m.right.lastTick.Store(int64(now))
+		gap := time.Duration(now - partition.Instant(m.right.lastTick.Swap(int64(now))))
+		if pauses := m.right.pauses.Load(); gap >= m.config.PauseLimit || pauses != pausesSeen {
+			pausesSeen = pauses
+			lastISRCheck = now // followers could not fetch from a process that slept
+		}
 		if time.Duration(now-lastISRCheck) >= m.config.ReplicaLagTimeMax/2 {
 			lastISRCheck = now
 			m.shrinkISRs()
