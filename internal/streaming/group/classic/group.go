@@ -116,6 +116,9 @@ func Restore(id string, settings *Settings, metadata *kmsg.GroupMetadataValue, o
 	g.state = Stable
 	g.protocol = text(metadata.Protocol)
 	for i := range metadata.Members {
+		if g.byID[metadata.Members[i].MemberID] != nil {
+			continue // never written; a member cannot be there twice
+		}
 		g.add(restoreMember(&metadata.Members[i], g.protocol))
 	}
 	if leader := text(metadata.Leader); g.byID[leader] != nil {
