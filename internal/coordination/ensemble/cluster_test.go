@@ -34,6 +34,7 @@ type recorder struct {
 	changed *sync.Cond
 	applied int
 	resets  int
+	reaped  int
 	ended   map[jute.SessionID]bool
 }
 
@@ -54,6 +55,9 @@ func (r *recorder) Applied(req *znode.Request, res *znode.Result, token any) {
 	r.applied++
 	if res.ClosedSession {
 		r.ended[req.Session] = true
+	}
+	if req.Kind == znode.KindDeleteContainer && res.Code == jute.OK && !res.Skipped {
+		r.reaped++
 	}
 	r.changed.Broadcast()
 	r.mu.Unlock()
