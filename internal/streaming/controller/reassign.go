@@ -59,18 +59,20 @@ func (c *Core) startMoves(moves []move, done func()) {
 		}
 	}
 	c.forget(c.topicWrites(topics), func() {
-		for _, stop := range dropped {
-			stop()
-		}
 		var waiting, complete []*partition
 		for _, m := range moves {
-			if inSync(m.p) {
+			if inSync(m.p) && m.p.assignment.Reassigning() {
 				complete = append(complete, m.p)
 			} else {
 				waiting = append(waiting, m.p)
 			}
 		}
-		c.announceMoves(waiting, func() { c.completeReassignments(complete, done) })
+		c.announceMoves(waiting, func() {
+			for _, stop := range dropped {
+				stop()
+			}
+			c.completeReassignments(complete, done)
+		})
 	})
 }
 
@@ -97,27 +99,34 @@ func inSync(p *partition) bool {
 // announceMoves raises the leader epochs and tells all replicas of the union; the added
 // ones are new.
 func (c *Core) announceMoves(parts []*partition, done func()) {
-	bump := func(p *partition) (cluster.PartitionState, bool, error) {
-		next := p.state
-		next.LeaderEpoch++
-		// A replica that an overridden reassignment dropped leaves the ISR here.
-		next, _ = dropOutsiders(p, next)
-		return next, p.known, nil
-	}
+	bump := func(p *partition) (cluster.PartitionState, bool, error) { return c.keepAssigned(p), p.known, nil }
 	c.change(parts, bump, func(o outcome) {
 		if o.err == nil && o.written {
+			if o.p.state.Leader < 0 {
+				o.p.status = statusOffline
+			}
 			c.tellLeader(o.p.assignment.Origin(), o.p, false)
 			c.tellLeader(o.p.assignment.Adding, o.p, true)
 		}
 	}, done)
 }
 
-// dropOutsiders removes ISR members that are not assigned any more, never the leader.
-func dropOutsiders(p *partition, next cluster.PartitionState) (cluster.PartitionState, bool) {
-	isr := filter(next.ISR, func(id cluster.BrokerID) bool { return p.has(id) || id == next.Leader })
-	changed := len(isr) != len(next.ISR)
-	next.ISR = isr
-	return next, changed
+// keepAssigned raises the leader epoch, and takes the leadership and the place in the ISR
+// from replicas that are not assigned any more because a reassignment was cancelled or
+// overridden; checkTarget has made sure that somebody in sync remains.
+func (c *Core) keepAssigned(p *partition) cluster.PartitionState {
+	next := p.state
+	next.LeaderEpoch++
+	if isr := filter(next.ISR, p.has); len(isr) > 0 {
+		next.ISR = isr
+	}
+	if next.Leader >= 0 && !slices.Contains(next.ISR, next.Leader) {
+		next.Leader = cluster.NoBroker
+		if elected, ok := electReassign(p.assignment.Replicas, &next, c.online(p.tp)); ok {
+			next.Leader = elected.Leader
+		}
+	}
+	return next
 }
 
 // completeReassignments finishes those partitions whose target replicas are all in sync.
@@ -237,6 +246,11 @@ func (c *Core) checkTarget(p *partition, target []cluster.BrokerID) error {
 	if len(target) == 0 {
 		return fmt.Errorf("empty replica list: %w", kerr.InvalidReplicaAssignment)
 	}
+	// Kafka goes ahead here, and deletes the last replica that has all committed records.
+	next := reassigned(&p.assignment, target)
+	if p.known && !slices.ContainsFunc(p.state.ISR, func(id cluster.BrokerID) bool { return slices.Contains(next.Replicas, id) }) {
+		return fmt.Errorf("none of the in-sync replicas %v would remain: %w", p.state.ISR, kerr.InvalidReplicaAssignment)
+	}
 	return nil
 }
 
@@ -272,7 +286,7 @@ func (c *Core) parseMove(tp cluster.TopicPartition, replicas []int32) (move, err
 		if !p.assignment.Reassigning() {
 			return move{}, fmt.Errorf("%v is not being reassigned: %w", tp, kerr.NoReassignmentInProgress)
 		}
-		return move{p, p.assignment.Origin()}, nil
+		return move{p, p.assignment.Origin()}, c.checkTarget(p, p.assignment.Origin())
 	}
 	target := make([]cluster.BrokerID, len(replicas))
 	for i, id := range replicas {

@@ -240,8 +240,8 @@ func (c *Core) lose(ids []cluster.BrokerID, reason string, done func()) {
 	for _, id := range ids {
 		c.failDeletionsOn(id)
 	}
-	c.tellEveryone() // also where no partition is concerned: the list of brokers has changed
 	c.settle(c.partitionsOn(ids...), reason, func(electedFrom map[cluster.BrokerID]int) {
+		c.tellEveryone() // also where no partition is concerned: the list of brokers has changed
 		for _, id := range ids {
 			c.log(slog.LevelInfo, "partitions elected", "broker", id, "partitions", electedFrom[id], "took", c.now.Sub(since))
 		}
