@@ -10,6 +10,7 @@ func (b *Broker) registerHandlers() {
 		b.registerLeaderAndISR,         // 4
 		b.registerStopReplica,          // 5
 		b.registerUpdateMetadata,       // 6
+		b.registerControlledShutdown,   // 7
 		b.registerOffsetCommit,         // 8
 		b.registerOffsetFetch,          // 9
 		b.registerFindCoordinator,      // 10
@@ -20,10 +21,18 @@ func (b *Broker) registerHandlers() {
 		b.registerDescribeGroups,       // 15
 		b.registerListGroups,           // 16
 		b.registerApiVersions,          // 18
+		b.registerCreateTopics,         // 19
+		b.registerDeleteTopics,         // 20
 		b.registerInitProducerID,       // 22
 		b.registerOffsetForLeaderEpoch, // 23
+		b.registerDescribeConfigs,      // 32
+		b.registerCreatePartitions,     // 37
 		b.registerDeleteGroups,         // 42
+		b.registerElectLeaders,         // 43
 		b.registerOffsetDelete,         // 47
+		b.registerAlterPartition,       // 56
+		b.registerDescribeCluster,      // 60
+		b.registerAllocateProducerIDs,  // 67
 	} {
 		register()
 	}

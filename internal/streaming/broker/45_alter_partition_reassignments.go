@@ -1,0 +1,20 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"understudy/internal/streaming/wire"
+)
+
+// AlterPartitionReassignments (key 45), version 0, served by the active controller
+// (KIP-455): starts, replaces or, with a null list, cancels reassignments. The answer comes
+// when they have been started.
+
+func (b *Broker) registerAlterPartitionReassignments() {
+	b.server.Handle(45, 0, 0, b.handleAlterPartitionReassignments)
+}
+
+func (b *Broker) handleAlterPartitionReassignments(request *wire.Request) {
+	b.controller.AlterPartitionReassignments(request.Body.(*kmsg.AlterPartitionAssignmentsRequest),
+		func(response *kmsg.AlterPartitionAssignmentsResponse) { request.Reply(response) })
+}
