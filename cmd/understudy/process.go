@@ -50,8 +50,8 @@ func inUTC(_ []string, attribute slog.Attr) slog.Attr {
 	return attribute
 }
 
-// server is what runs until a signal.
-type server interface {
+// service is what runs until a signal.
+type service interface {
 	// Done is closed when the server ended by itself; Err then tells why.
 	Done() <-chan struct{}
 	Err() error
@@ -74,7 +74,7 @@ func signals() <-chan os.Signal {
 }
 
 // serve waits for a signal and shuts the server down within the bound.
-func serve(logger *slog.Logger, stop <-chan os.Signal, s server) error {
+func serve(logger *slog.Logger, stop <-chan os.Signal, s service) error {
 	select {
 	case <-s.Done():
 		return s.Err()
