@@ -144,3 +144,19 @@ func (b *Broker) checkDynamic(current, next map[string]string) error {
 	}
 	return nil
 }
+
+// noteUnclean tells the controller, if this broker is it, that a topic whose configuration
+// has changed now allows unclean elections: partitions without a leader may get one.
+func (b *Broker) noteUnclean(topic string) {
+	if !b.controller.Active() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), configReadTimeout)
+	defer cancel()
+	overrides, err := b.registry.TopicConfig(ctx, topic)
+	if err != nil {
+		b.logger.Warn("cannot read a topic's configuration", "topic", topic, "error", err)
+		return
+	}
+	b.controller.TopicConfigChanged(topic, overrides["unclean.leader.election.enable"] == "true")
+}

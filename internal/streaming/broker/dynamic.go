@@ -58,6 +58,7 @@ func (b *Broker) configChanged(kind, entity string) {
 	case "topics":
 		b.logger.Info("topic configuration changed", "topic", entity)
 		b.replicas.UpdateTopicConfig(entity)
+		b.noteUnclean(entity)
 	case "brokers":
 		if entity != defaultEntity && entity != strconv.Itoa(int(b.id)) {
 			return
