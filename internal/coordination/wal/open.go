@@ -35,7 +35,7 @@ func Open(o Options) (*Log, error) {
 }
 
 func (l *Log) open(identity Identity) (err error) {
-	if err := l.fs.MkdirAll(l.dir); err != nil {
+	if err := l.makeDirectory(); err != nil {
 		return fmt.Errorf("wal: making the data directory: %w", err)
 	}
 	l.lock, err = l.fs.Lock(filepath.Join(l.dir, ".lock"))
@@ -66,6 +66,26 @@ func (l *Log) open(identity Identity) (err error) {
 		return err
 	}
 	return l.joinSnapshotAndLog()
+}
+
+// makeDirectory makes the data directory, and its name durable.
+func (l *Log) makeDirectory() error {
+	var missing []string
+	for dir := filepath.Clean(l.dir); ; dir = filepath.Dir(dir) {
+		if _, err := l.fs.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			break
+		}
+		missing = append(missing, dir)
+	}
+	if err := l.fs.MkdirAll(l.dir); err != nil {
+		return err
+	}
+	for _, dir := range missing {
+		if err := l.fs.SyncDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Log) removeUnfinished(dir string) error {
