@@ -179,14 +179,19 @@ func (m *Machine) multi(r *Request, timeMs int64) {
 	clear(m.changes)
 }
 
+// decodeMulti decodes a multi's operations. A create of a mode that is unknown or, but for createTTL, has a TTL counts as
+// one that does not decode, as in ZooKeeper (MultiOperationRecord).
 func decodeMulti(body []byte) (operations []operation, ok bool) {
 	d := jute.NewDecoder(body)
 	known := true
 	jute.EachMulti(&d, func(h jute.MultiHeader) bool {
 		known = isWrite(h.Type) && h.Type != jute.OpSetACL && h.Type != jute.OpReconfig || h.Type == jute.OpCheck
 		if known {
-			operations = append(operations, operation{})
-			operations[len(operations)-1].decode(&d, h.Type)
+			var o operation
+			o.decode(&d, h.Type)
+			flags := o.create.Flags
+			known = flags >= 0 && flags <= jute.FlagPersistentSequentialTTL && (!flags.TTL() || h.Type == jute.OpCreateTTL)
+			operations = append(operations, o)
 		}
 		return known
 	})

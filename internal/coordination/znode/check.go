@@ -64,6 +64,9 @@ func (c *checker) permitted(v *view, perm int32) bool { return Permitted(v.acl, 
 // createMode checks that flags are among those that the operation allows. ZooKeeper lets the operation choose what is
 // done and the flags what is made and does not compare them; known clients send matching pairs only.
 func createMode(op jute.OpCode, flags jute.CreateFlags) jute.Code {
+	if flags.TTL() {
+		return jute.Unimplemented // extendedTypesEnabled=false, ZooKeeper's default
+	}
 	switch op {
 	case jute.OpCreate, jute.OpCreate2:
 		if flags >= jute.FlagPersistent && flags <= jute.FlagEphemeralSequential {
@@ -72,10 +75,6 @@ func createMode(op jute.OpCode, flags jute.CreateFlags) jute.Code {
 	case jute.OpCreateContainer:
 		if flags == jute.FlagContainer {
 			return jute.OK
-		}
-	case jute.OpCreateTTL:
-		if flags.TTL() {
-			return jute.Unimplemented // extendedTypesEnabled=false, ZooKeeper's default
 		}
 	}
 	return jute.BadArguments

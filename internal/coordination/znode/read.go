@@ -98,7 +98,11 @@ func (m *Machine) readNode(dst []byte, op jute.OpCode, path string, auth []jute.
 		}
 		return stat.Append(jute.AppendACLs(dst, list)), jute.OK
 	case jute.OpGetAllChildrenNum:
-		return jute.AppendInt32(dst, m.countBelow(id)), jute.OK
+		count := m.countBelow(id)
+		if path == "" {
+			count++ // of what ZooKeeper keeps the root under, "" and "/", the latter counts as below the former
+		}
+		return jute.AppendInt32(dst, count), jute.OK
 	}
 	return dst, jute.Unimplemented
 }

@@ -359,7 +359,7 @@ func (g generator) op(multi bool) randomOp {
 		if o.op == jute.OpCreateContainer && g.Intn(10) > 0 {
 			o.create.Flags = 4
 		}
-		if g.Intn(30) == 0 {
+		if !multi && g.Intn(30) == 0 {
 			o.create.Flags = 7
 		}
 	case n < 14:
