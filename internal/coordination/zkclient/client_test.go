@@ -13,27 +13,65 @@ import (
 	"testing"
 	"time"
 
+	"understudy/internal/coordination/ensemble"
 	"understudy/internal/coordination/jute"
+	"understudy/internal/coordination/zkserver"
 )
 
-// The live tests run against any ZooKeeper, Apache's for comparison:
+// The tests run against an ensemble member in this process, or, to compare, against any ZooKeeper:
 //
-//	UNDERSTUDY_ZOOKEEPER=127.0.0.1:2181 go test ./internal/coordination/zkclient -run Live
+//	UNDERSTUDY_ZOOKEEPER=127.0.0.1:2181 go test ./internal/coordination/zkclient
 func liveServers(t testing.TB) string {
-	servers := os.Getenv("UNDERSTUDY_ZOOKEEPER")
-	if servers == "" {
-		t.Skip("needs UNDERSTUDY_ZOOKEEPER=host:port of a running server")
+	if servers := os.Getenv("UNDERSTUDY_ZOOKEEPER"); servers != "" {
+		return servers
 	}
-	return servers
+	return startServer(t).addr
+}
+
+// server is a coordinator of one member.
+type server struct {
+	*zkserver.Server
+	member *ensemble.Member
+	addr   string
+}
+
+func startServer(t testing.TB) *server {
+	t.Helper()
+	member, err := ensemble.Start(context.Background(), ensemble.Config{Dir: t.TempDir(), TickTime: 500 * time.Millisecond, Logger: logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := zkserver.New(zkserver.Config{Member: member, MaxClientConnections: -1, MaxSessionTimeout: time.Minute, Logger: logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Serve(ln)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := errors.Join(s.Close(ctx), member.Stop(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	return &server{s, member, ln.Addr().String()}
+}
+
+func logger(t testing.TB) *slog.Logger {
+	if !testing.Verbose() {
+		return nil
+	}
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }
 
 func connect(t testing.TB, cfg Config) *Client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if testing.Verbose() {
-		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	}
+	cfg.Logger = logger(t)
 	c, err := Connect(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +101,7 @@ func root(t testing.TB, cfg Config) Config {
 	return cfg
 }
 
-func TestLiveOperations(t *testing.T) {
+func TestOperations(t *testing.T) {
 	cfg := root(t, Config{Servers: liveServers(t), SessionTimeout: 6 * time.Second, FastExpiryGrace: 100 * time.Millisecond})
 	c := connect(t, cfg)
 	ctx := context.Background()
@@ -111,7 +149,7 @@ func TestLiveOperations(t *testing.T) {
 	}
 }
 
-func TestLivePipelineInOrder(t *testing.T) {
+func TestPipelineInOrder(t *testing.T) {
 	cfg := root(t, Config{Servers: liveServers(t), MaxInFlight: 16})
 	c := connect(t, cfg)
 	var ops []Op
@@ -161,7 +199,7 @@ func (p *proxy) cut() {
 	p.conns = nil
 }
 
-func TestLiveReattachRestoresWatches(t *testing.T) {
+func TestReattachRestoresWatches(t *testing.T) {
 	servers := liveServers(t)
 	cfg := root(t, Config{Servers: servers})
 	other := connect(t, cfg)
@@ -219,7 +257,7 @@ func TestLiveReattachRestoresWatches(t *testing.T) {
 	}
 }
 
-func TestLiveConnectionLossIsReported(t *testing.T) {
+func TestConnectionLossIsReported(t *testing.T) {
 	cfg := root(t, Config{Servers: liveServers(t), MaxInFlight: 10})
 	var p proxy
 	cfg.Dial = p.dial
@@ -251,7 +289,7 @@ func TestLiveConnectionLossIsReported(t *testing.T) {
 	t.Logf("%d of %d lost", lost, len(ops))
 }
 
-func TestLiveResumeAndCloseSession(t *testing.T) {
+func TestResumeAndCloseSession(t *testing.T) {
 	cfg := root(t, Config{Servers: liveServers(t), SessionTimeout: 30 * time.Second})
 	c := connect(t, cfg)
 	mustDo(t, c, CreateEphemeral("/e", nil))
@@ -284,7 +322,7 @@ func TestLiveResumeAndCloseSession(t *testing.T) {
 	}
 }
 
-func TestLiveExpiry(t *testing.T) {
+func TestExpiry(t *testing.T) {
 	cfg := root(t, Config{Servers: liveServers(t), SessionTimeout: 4 * time.Second})
 	states := make(chan State, 100)
 	cfg.OnState = func(s State) { states <- s }
@@ -303,7 +341,7 @@ func TestLiveExpiry(t *testing.T) {
 	}
 }
 
-func BenchmarkLiveGetData(b *testing.B) {
+func BenchmarkGetData(b *testing.B) {
 	cfg := root(b, Config{Servers: liveServers(b), MaxInFlight: 128})
 	c := connect(b, cfg)
 	mustDo(b, c, Create("/x", make([]byte, 100), Persistent))
@@ -319,7 +357,7 @@ func BenchmarkLiveGetData(b *testing.B) {
 	}
 }
 
-func BenchmarkLiveSetData(b *testing.B) {
+func BenchmarkSetData(b *testing.B) {
 	cfg := root(b, Config{Servers: liveServers(b), MaxInFlight: 128})
 	c := connect(b, cfg)
 	mustDo(b, c, Create("/x", make([]byte, 100), Persistent))
@@ -332,5 +370,15 @@ func BenchmarkLiveSetData(b *testing.B) {
 		if r.Err != nil {
 			b.Fatal(r.Err)
 		}
+	}
+}
+
+func BenchmarkGetDataOneAtATime(b *testing.B) {
+	cfg := root(b, Config{Servers: liveServers(b)})
+	c := connect(b, cfg)
+	mustDo(b, c, Create("/x", make([]byte, 100), Persistent))
+	b.ResetTimer()
+	for range b.N {
+		mustDo(b, c, GetData("/x", false))
 	}
 }
