@@ -271,6 +271,9 @@ func (c *fetchContext) news(partition *fetchPartition, result *replication.Fetch
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	if result.Err != nil {
+		if result.Awaited && c.incremental {
+			return false // a LeaderAndIsr under way will cure it: the next request asks again
+		}
 		partition.sentHighWatermark = cluster.NoOffset // the next good one must be sent
 		return true
 	}
