@@ -6,42 +6,49 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/metadata"
 	"understudy/internal/streaming/wire"
 )
 
 // controlledShutdown asks the controller to move leadership away, as often as configured. It
-// gives up early when ctx ends; then the controller will notice our death instead.
+// gives up early when ctx ends, or when there is nobody else to lead; then the controller will
+// notice our death instead.
 func (b *Broker) controlledShutdown(ctx context.Context) {
-	for attempt := 0; ; attempt++ {
-		remaining, err := b.requestShutdown(ctx)
+	for attempt := 1; ; attempt++ {
+		image := b.metadata.Image()
+		remaining, err := b.requestShutdown(ctx, image)
 		if err == nil && remaining == 0 {
 			b.logger.Info("controlled shutdown succeeded")
 			return
 		}
-		b.logger.Warn("controlled shutdown not complete", "attempt", attempt+1, "remaining", remaining, "error", err)
-		if attempt+1 >= b.config.ControlledShutdownMaxRetries {
+		alone := len(image.Brokers()) == 1 && image.Alive(b.id)
+		b.logger.Warn("controlled shutdown not complete", "attempt", attempt, "remaining", remaining, "alone", alone, "error", err)
+		if attempt >= b.config.ControlledShutdownMaxRetries || alone {
 			return
 		}
-		select {
-		case <-ctx.Done():
+		waiting, cancel := context.WithTimeout(ctx, b.config.ControlledShutdownRetryBackoff)
+		_, _ = b.metadata.WaitFor(waiting, func(now *metadata.Image) bool {
+			// The controller that did not answer has been replaced: ask the new one at once.
+			return err != nil && now.ControllerEpoch() != image.ControllerEpoch()
+		})
+		cancel()
+		if ctx.Err() != nil {
 			return
-		case <-time.After(b.config.ControlledShutdownRetryBackoff):
 		}
 	}
 }
 
 // requestShutdown sends one ControlledShutdown and returns how many partitions are still
 // led here.
-func (b *Broker) requestShutdown(ctx context.Context) (remaining int, err error) {
+func (b *Broker) requestShutdown(ctx context.Context, image *metadata.Image) (remaining int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, b.config.ControllerSocketTimeout)
 	defer cancel()
-	client, err := b.dialController(ctx)
+	client, err := b.dialControllerOf(ctx, image)
 	if err != nil {
 		return 0, err
 	}
@@ -59,7 +66,10 @@ func (b *Broker) requestShutdown(ctx context.Context) (remaining int, err error)
 
 // dialController connects to the controller that the metadata cache names.
 func (b *Broker) dialController(ctx context.Context) (*wire.Client, error) {
-	image := b.metadata.Image()
+	return b.dialControllerOf(ctx, b.metadata.Image())
+}
+
+func (b *Broker) dialControllerOf(ctx context.Context, image *metadata.Image) (*wire.Client, error) {
 	id := image.ControllerID()
 	if id == cluster.NoBroker {
 		return nil, errors.New("no controller is known")
