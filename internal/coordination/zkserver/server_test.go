@@ -516,3 +516,34 @@ func fourLetter(t testing.TB, addr, word string) string {
 	}
 	return string(text)
 }
+
+func TestWords(t *testing.T) {
+	_, _, addr := start(t, Config{ClientAddr: "127.0.0.1:2181", DataDir: "/data", TickTime: 2 * time.Second})
+	r := open(t, addr)
+	r.do(jute.OpCreate, create("/e", "", jute.FlagEphemeral))
+	r.do(jute.OpExists, read("/e", true))
+	session := sessionText(r.session.SessionID)
+	for word, wants := range map[string][]string{
+		"srvr": {"Zookeeper version: 3.9.", "Latency min/avg/max: 0/0.0/0\n", "Connections: ", "Outstanding: 0\n", "Zxid: 0x", "Mode: standalone\n", "Node count: 6\n"},
+		"stat": {"Clients:\n /127.0.0.1:", "](queued=0,recved="},
+		"cons": {"sid=" + session + ",lop=EXIS,est=", ",to=10000,lcxid=0x2,lzxid=0x"},
+		"mntr": {"zk_version\t3.9.", "zk_server_state\tstandalone\n", "zk_znode_count\t6\n", "zk_ephemerals_count\t1\n", "zk_watch_count\t1\n", "zk_num_alive_connections\t"},
+		"dump": {"SessionTracker dump:\nSession Sets (1)/(1):\n1 expire at ", "Sessions with Ephemerals (1):\n" + session + ":\n\t/e\n", "sessionId: " + session},
+		"conf": {"clientPort=2181\n", "dataDir=/data/version-2\n", "tickTime=2000\n", "minSessionTimeout=4000\nmaxSessionTimeout=40000\n", "serverId=0\n"},
+		"wchs": {"1 connections watching 1 paths\nTotal watches:1\n"},
+		"wchc": {session + "\n\t/e\n"},
+		"wchp": {"/e\n\t" + session + "\n"},
+		"envi": {"Environment:\nzookeeper.version=3.9.", "user.dir="},
+	} {
+		text := fourLetter(t, addr, word)
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", word, want, text)
+			}
+		}
+	}
+	_, _, closed := start(t, Config{FourLetterWhitelist: []string{"srvr", "ruok"}})
+	if text := fourLetter(t, closed, "stat"); text != "stat is not executed because it is not in the whitelist.\n" {
+		t.Errorf("%q", text)
+	}
+}
