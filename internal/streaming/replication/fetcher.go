@@ -499,6 +499,11 @@ func (f *fetcher) build() *kmsg.FetchRequest {
 		}
 	} else {
 		for _, forgotten := range f.forgotten {
+			// A leader adds first and forgets second (FetchSession.update): what comes back
+			// with this very request, in a newer leader epoch, would be forgotten for good.
+			if again := f.parts[forgotten.tp]; again != nil && again.topicID == forgotten.id && again.retryAt.IsZero() {
+				continue
+			}
 			builder.forget(forgotten.tp, forgotten.id)
 		}
 		for _, state := range f.changed {
