@@ -16,9 +16,9 @@ import (
 // leaders, and then gets COORDINATOR_NOT_AVAILABLE and asks again.
 //
 // There are no transactions yet, and a client that wants them must fail for good and say
-// why. From version 4 on the answer is an error that carries a message: Java and franz-go
-// fail with it. librdkafka (versions below 4) would ask again for ever whatever the error
-// but one about authorization, so it is sent here, and InitProducerId refuses it.
+// why, which is the message's part. Java, franz-go and kafka-python (version 4 on) fail with
+// UNSUPPORTED_VERSION and show the message; librdkafka (version 2) would ask again for ever
+// upon any error but one about authorization, with which it shows the message too.
 
 func (b *Broker) registerFindCoordinator() { b.server.Handle(10, 0, 6, b.handleFindCoordinator) }
 
@@ -69,7 +69,7 @@ func (b *Broker) findCoordinator(request *wire.Request, kind int8, key string) k
 		}
 		return b.coordinatorAt(request, key, partition.Leader)
 	case kind == transactionCoordinator && key != "" && request.Version < 4:
-		return b.coordinatorAt(request, key, b.id)
+		return coordinatorError(key, kerr.TransactionalIDAuthorizationFailed, noTransactions)
 	case kind == transactionCoordinator && key != "":
 		return coordinatorError(key, kerr.UnsupportedVersion, noTransactions)
 	default:

@@ -30,7 +30,7 @@ func (b *Broker) handleInitProducerID(request *wire.Request) {
 		return
 	default:
 		b.logger.Info("producer refused", "client", request.ClientID, "transactionalId", *body.TransactionalID, "reason", noTransactions)
-		b.replyInitProducerID(request, -1, kerr.UnsupportedVersion)
+		b.replyInitProducerID(request, -1, kerr.TransactionalIDAuthorizationFailed)
 		return
 	}
 	if id, ok := b.producerIDs.TryNext(); ok {

@@ -147,7 +147,7 @@ func (c *Coordinator) OnResignation(partition int32, epoch cluster.LeaderEpoch) 
 	delete(c.mu.shards, partition)
 	c.mu.Unlock()
 	s.close(kerr.NotCoordinator)
-	c.logger.Info("group coordinator resigned", "partition", partition, "leaderEpoch", epoch)
+	c.logger.Debug("group coordinator resigned", "partition", partition, "leaderEpoch", epoch)
 }
 
 // shardOf finds the shard of a group, or says why there is none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -28,9 +29,12 @@ func (s *shard) load(ctx context.Context) {
 	for delay := loadRetryFirst; ; delay = min(2*delay, loadRetryMax) {
 		image, err := s.readAll(ctx)
 		if err == nil {
-			groups := s.activate(image)
-			if groups >= 0 {
-				logger.Info("group coordinator loaded", "groups", groups, "offsets", image.offsetCount(), "skipped", image.skipped, "took", time.Since(begun))
+			if groups := s.activate(image); groups >= 0 {
+				level := slog.LevelDebug // most partitions hold nothing
+				if groups > 0 {
+					level = slog.LevelInfo
+				}
+				logger.Log(ctx, level, "group coordinator loaded", "groups", groups, "offsets", image.offsetCount(), "skipped", image.skipped, "took", time.Since(begun))
 			}
 			return
 		}
