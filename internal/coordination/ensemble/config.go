@@ -121,7 +121,7 @@ const (
 	servingPatience   = 1500 * time.Millisecond // leaderless for so long: stop serving
 	pendingBytesMax   = 64 << 20                // Submit waits beyond
 	batchBytesMax     = 1 << 20                 // requests of one raft entry, unless a single one is larger
-	batchRequestsMax  = 4096
+	batchRequestsMax  = 1024
 	uncommittedMax    = 64 << 20
 	frameBytesMax     = 64 << 20
 	reportIntervalMax = 250 * time.Millisecond

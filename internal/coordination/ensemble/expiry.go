@@ -180,7 +180,7 @@ func (s *sessions) lead(term uint64, dead []znode.MemberID) {
 			return true
 		})
 		for _, member := range dead {
-			clock.MemberLost(member, now)
+			clock.MemberLost(member, now, now)
 		}
 		s.mu.clock, s.mu.term = clock, term
 	})
@@ -216,9 +216,11 @@ func (s *sessions) setQuorum(has bool) {
 }
 
 func (s *sessions) memberLost(member znode.MemberID) {
-	// Through the queue: a leader that is just beginning has its clock by then.
+	// Through the queue: a leader that is just beginning has its clock by then. The member may
+	// be back before that, so the time of the evidence counts.
+	died := s.now()
 	s.wake.put(func() {
-		s.onClock(func(c *session.Clock, now time.Duration) { c.MemberLost(member, now) })
+		s.onClock(func(c *session.Clock, now time.Duration) { c.MemberLost(member, died, now) })
 	})
 }
 

@@ -3,6 +3,7 @@ package ensemble
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -267,5 +268,26 @@ func TestQuorumLossStopsServing(t *testing.T) {
 	if !<-changes {
 		t.Error("not serving with the quorum back")
 	}
+	c.agree()
+}
+
+// TestMemberThatLostItsDiskCatchesUp removes a member's directory: it comes back empty, and the
+// others bring it up.
+func TestMemberThatLostItsDiskCatchesUp(t *testing.T) {
+	c := newCluster(t, 3)
+	leader, victim := c.leader(), c.follower()
+	generation := leader.session(t, 1, longTimeout, 0)
+	for i := range 50 {
+		if o := await(t, leader.submit(create(1, generation, fmt.Sprintf("/n%d", i), "x", 0))); o.Code != jute.OK {
+			t.Fatal(o.Code)
+		}
+	}
+	id := victim.config.ID
+	c.kill(id)
+	if err := os.RemoveAll(c.configs[id].Dir); err != nil {
+		t.Fatal(err)
+	}
+	m := c.start(id)
+	m.until(t, "the lost entries arrive", func() bool { return m.applied >= 51 || m.resets > 0 })
 	c.agree()
 }

@@ -37,6 +37,7 @@ type loop struct {
 	serving    serving
 	quorum     bool
 	handover   *handover
+	lostLogAt  time.Time               // when a member without its log was last noticed
 	unreported map[znode.MemberID]bool // peers with a dropped message, told to raft once per round
 }
 
@@ -108,6 +109,7 @@ func (l *loop) run(stop <-chan struct{}) {
 			l.tick()
 		case in := <-l.m.inbound:
 			l.now = time.Now()
+			l.takeEvents() // what is known of a stream comes before what it brings
 			l.receive(in)
 		case <-l.m.events.wake:
 			l.now = time.Now()
@@ -151,19 +153,24 @@ func (l *loop) wait() time.Duration {
 
 // drain takes what has come in meanwhile, in bounded amounts, so that one Ready serves many.
 func (l *loop) drain() {
-	for _, e := range l.m.events.take() {
-		e(l)
-	}
+	l.takeEvents()
 	for _, f := range l.m.barriers.take() {
 		l.barriers.add(l, f)
 	}
 	for range 256 {
 		select {
 		case in := <-l.m.inbound:
+			l.takeEvents()
 			l.receive(in)
 		default:
 			return
 		}
+	}
+}
+
+func (l *loop) takeEvents() {
+	for _, e := range l.m.events.take() {
+		e(l)
 	}
 }
 
@@ -207,8 +214,11 @@ func (l *loop) receive(in inbound) {
 
 // step gives raft a message that came over the network or from the log.
 func (l *loop) step(m *pb.Message) {
-	if m.GetType() == pb.MsgHeartbeat {
+	switch {
+	case m.GetType() == pb.MsgHeartbeat:
 		m = l.cappedHeartbeat(m)
+	case m.GetType() == pb.MsgAppResp && m.GetReject():
+		l.noticeLostLog(m)
 	}
 	if err := l.node.Step(m); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
 		l.m.logger.Debug("raft message not taken", "type", m.GetType().String(), "from", m.GetFrom(), "error", err)
@@ -227,6 +237,42 @@ func (l *loop) cappedHeartbeat(m *pb.Message) *pb.Message {
 		return m
 	}
 	return &pb.Message{Type: m.Type, To: m.To, From: m.From, Term: m.Term, Commit: &last, Context: m.Context}
+}
+
+// noticeLostLog recognises a member that came back without its disk: it rejects what it had
+// acknowledged. raft never goes back behind an acknowledgement within a term, so it would stay
+// behind for ever; the next leader begins without such knowledge. (A member that forgot its
+// vote weakens raft's promise as it does ZooKeeper's; it needs a healthy majority beside it.)
+func (l *loop) noticeLostLog(m *pb.Message) {
+	if l.state != raft.StateLeader || m.GetTerm() != l.term || l.now.Sub(l.lostLogAt) < time.Second {
+		return
+	}
+	var lost bool
+	l.node.WithProgress(func(id uint64, _ raft.ProgressType, p trackerProgress) {
+		lost = lost || (id == m.GetFrom() && m.GetRejectHint() < p.Match && m.GetIndex() <= p.Match)
+	})
+	if !lost {
+		return
+	}
+	l.lostLogAt = l.now
+	successor := l.successor(znode.MemberID(m.GetFrom()))
+	l.m.logger.Warn("a member came back without its log; handing over so that it can catch up",
+		"member", m.GetFrom(), "successor", uint64(successor))
+	if successor != 0 {
+		l.node.TransferLeader(uint64(successor))
+	}
+}
+
+// successor is the connected member that has most of the log, 0 if there is none.
+func (l *loop) successor(not znode.MemberID) (best znode.MemberID) {
+	var match uint64
+	l.node.WithProgress(func(id uint64, _ raft.ProgressType, p trackerProgress) {
+		z := l.peers[znode.MemberID(id)]
+		if z != nil && z.out && znode.MemberID(id) != not && p.RecentActive && p.Match >= match {
+			best, match = znode.MemberID(id), p.Match
+		}
+	})
+	return best
 }
 
 func (l *loop) lastAppended() uint64 {
@@ -745,17 +791,12 @@ func (l *loop) beginHandover(done chan<- struct{}) {
 		close(done)
 		return
 	}
-	var best, match uint64
-	l.node.WithProgress(func(id uint64, _ raft.ProgressType, p trackerProgress) {
-		if z := l.peers[znode.MemberID(id)]; z != nil && z.out && p.Match >= match && p.RecentActive {
-			best, match = id, p.Match
-		}
-	})
+	best := l.successor(0)
 	if best == 0 {
 		close(done)
 		return
 	}
-	l.node.TransferLeader(best)
+	l.node.TransferLeader(uint64(best))
 	l.handover = &handover{done: done, due: l.now.Add(300 * time.Millisecond)}
 }
 

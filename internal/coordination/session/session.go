@@ -67,6 +67,7 @@ type Config struct {
 // entry is one session's state. Deadlines are in the clock's own time, see clockTime.
 type entry struct {
 	Session
+	put      time.Duration // when it was put in, in real time
 	seen     time.Duration // last sign of life
 	bucket   int64         // the bucket of its deadline
 	fast     time.Duration // length of the running fast clock; 0: none
@@ -123,7 +124,7 @@ func (c *Clock) Len() int { return len(c.sessions) }
 // gets its full timeout, and if its connection is lost its full grace.
 func (c *Clock) Put(s Session, now time.Duration) {
 	c.Remove(s.ID)
-	e := &entry{Session: s, seen: c.clockTime(now)}
+	e := &entry{Session: s, put: now, seen: c.clockTime(now)}
 	c.sessions[s.ID] = e
 	c.schedule(e)
 	if s.Lost {
@@ -163,11 +164,12 @@ func (c *Clock) ConnectionLost(id jute.SessionID, generation uint64, now time.Du
 	}
 }
 
-// MemberLost says that a member is known to be dead: the sessions connected there that asked
-// for fast expiry have MemberGrace to show up elsewhere.
-func (c *Clock) MemberLost(member znode.MemberID, now time.Duration) {
+// MemberLost says that a member was found dead at the time died: the sessions that were
+// connected there by then and asked for fast expiry have MemberGrace to show up elsewhere.
+// Those put in later are connected to its next life.
+func (c *Clock) MemberLost(member znode.MemberID, died, now time.Duration) {
 	for _, e := range c.sessions {
-		if e.Owner == member && e.fast == 0 {
+		if e.Owner == member && e.fast == 0 && e.put <= died {
 			c.startFast(e, c.config.MemberGrace, now)
 		}
 	}

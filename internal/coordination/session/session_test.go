@@ -47,12 +47,13 @@ func TestClock(t *testing.T) {
 			c.Touch(1, 2500*ms)
 			c.Touch(1, 1000*ms) // an older report changes nothing
 		}, 6500 * ms, 6600 * ms, ReasonTimeout},
-		{"no grace asked for", func(c *Clock) { c.Put(ordinary, 0); c.ConnectionLost(1, 1, 0); c.MemberLost(1, 0) }, 4000 * ms, 4100 * ms, ReasonTimeout},
+		{"no grace asked for", func(c *Clock) { c.Put(ordinary, 0); c.ConnectionLost(1, 1, 0); c.MemberLost(1, 0, 0) }, 4000 * ms, 4100 * ms, ReasonTimeout},
 		{"connection lost", func(c *Clock) { c.Put(fast, 0); c.ConnectionLost(1, 1, 100*ms) }, 600 * ms, 602 * ms, ReasonConnectionLost},
 		{"older connection lost", func(c *Clock) { c.Put(fast, 0); c.ConnectionLost(1, 0, 100*ms) }, 4000 * ms, 4100 * ms, ReasonTimeout},
 		{"lost before this leader", func(c *Clock) { c.Put(lost, 0) }, 500 * ms, 502 * ms, ReasonConnectionLost},
-		{"member lost", func(c *Clock) { c.Put(fast, 0); c.MemberLost(1, 100*ms) }, 400 * ms, 402 * ms, ReasonConnectionLost},
-		{"another member lost", func(c *Clock) { c.Put(fast, 0); c.MemberLost(2, 100*ms) }, 4000 * ms, 4100 * ms, ReasonTimeout},
+		{"member lost", func(c *Clock) { c.Put(fast, 0); c.MemberLost(1, 100*ms, 100*ms) }, 400 * ms, 402 * ms, ReasonConnectionLost},
+		{"another member lost", func(c *Clock) { c.Put(fast, 0); c.MemberLost(2, 100*ms, 100*ms) }, 4000 * ms, 4100 * ms, ReasonTimeout},
+		{"connected to the member's next life", func(c *Clock) { c.Put(fast, 50*ms); c.MemberLost(1, 40*ms, 100*ms) }, 4000 * ms, 4200 * ms, ReasonTimeout},
 		{"a touch does not save a lost one", func(c *Clock) { c.Put(lost, 0); c.Touch(1, 400*ms) }, 500 * ms, 502 * ms, ReasonConnectionLost},
 		{"re-attached", func(c *Clock) {
 			c.Put(lost, 0)
