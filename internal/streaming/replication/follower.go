@@ -45,7 +45,10 @@ func (m *Manager) appendFetched(state *fetchState, part *kmsg.FetchResponseTopic
 	}
 	if len(part.RecordBatches) > 0 {
 		if end := h.log.EndOffset(); end != next.offset {
-			return next, fmt.Errorf("%w: fetched from %d, but the log ends at %d", errBroken, next.offset, end)
+			// Not what was asked for any more. The next fetch begins at the log's end and is
+			// checked for divergence like any other.
+			m.logger.Warn("fetched records not wanted", "topic", h.tp.Topic, "partition", h.tp.Partition, "fetchOffset", next.offset, "logEnd", end)
+			return positionOf(h), nil
 		}
 		info, err := h.log.AppendFollower(part.RecordBatches)
 		if err != nil {
