@@ -291,3 +291,60 @@ func TestMemberThatLostItsDiskCatchesUp(t *testing.T) {
 	m.until(t, "the lost entries arrive", func() bool { return m.applied >= 51 || m.resets > 0 })
 	c.agree()
 }
+
+// TestIsolatedMembers cuts members off, silently: nothing is refused, no stream breaks. A
+// leader is replaced after the election timeout and gives up; a follower that comes back does
+// not disturb the leader there is.
+func TestIsolatedMembers(t *testing.T) {
+	var isolated atomic.Uint64
+	c := newCluster(t, 3, func(config *Config) {
+		self := config.ID
+		config.seam = func(to znode.MemberID, _ frameType) int {
+			if cut := znode.MemberID(isolated.Load()); cut != 0 && (cut == to || cut == self) {
+				return 0
+			}
+			return 1
+		}
+	})
+	follower := c.follower()
+	term := c.leader().Status().Term
+	serves := make(chan bool, 10)
+	follower.OnServing(func(on bool) { serves <- on })
+	<-serves
+	isolated.Store(uint64(follower.config.ID))
+	if <-serves {
+		t.Error("an isolated follower serves")
+	}
+	isolated.Store(0)
+	if !<-serves {
+		t.Error("a follower that is back does not serve")
+	}
+	if now := c.leader().Status().Term; now != term {
+		t.Errorf("a follower that came back changed the term from %d to %d", term, now)
+	}
+
+	old := c.leader()
+	generation := old.session(t, 1, longTimeout, 0)
+	ended := make(chan bool, 10)
+	old.OnServing(func(on bool) { ended <- on })
+	<-ended
+	isolated.Store(uint64(old.config.ID))
+	lost := old.submit(create(1, generation, "/late", "", 0)) // under way, to nobody
+	if <-ended {
+		t.Error("an isolated leader serves")
+	}
+	var other *node
+	for _, m := range c.members {
+		if m != old {
+			other = m
+		}
+	}
+	if o := await(t, other.submit(create(1, generation, "/meanwhile", "", 0))); o.Code != jute.OK {
+		t.Errorf("a write beside the isolated leader: %v", o.Code)
+	}
+	isolated.Store(0)
+	if o := await(t, lost); o.Code != jute.OK {
+		t.Errorf("the write under way: %+v", o)
+	}
+	c.agree()
+}
