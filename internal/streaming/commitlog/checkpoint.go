@@ -96,6 +96,9 @@ func decodeEpochs(data []byte) ([]epochEntry, error) {
 }
 
 func decodeCheckpoint(data []byte, fieldCount int, entry func(fields []string) error) error {
+	if !bytes.HasSuffix(data, []byte("\n")) {
+		return errors.New("its last line is not whole")
+	}
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	if !lines.Scan() || strings.TrimSpace(lines.Text()) != checkpointVersion {
 		return fmt.Errorf("version line is %q, not %s", lines.Text(), checkpointVersion)
@@ -162,11 +165,11 @@ func readWholeFile(fsys vfs.FS, path string) ([]byte, error) {
 	return data[:n], nil
 }
 
-// replaceFile puts data in the place of a file atomically. durable syncs the data before,
-// and the directory after the rename.
+// replaceFile puts data in the place of a file atomically: whatever happens, the file is
+// the old or the new one. durable also syncs the directory, so that it is the new one.
 func replaceFile(fsys vfs.FS, path string, data []byte, durable bool) error {
 	temporary := path + ".tmp"
-	if err := writeFile(fsys, temporary, data, durable); err != nil {
+	if err := writeFile(fsys, temporary, data, true); err != nil {
 		return err
 	}
 	if err := fsys.Rename(temporary, path); err != nil {

@@ -273,11 +273,18 @@ func (l *Log) recoverSegments(segments []*segment, clean bool, recoveryPoint clu
 			trusted = s.base
 		}
 		var cut bool
-		if end, cut, err = l.recoverOne(s, trusted, last); err != nil {
+		if end, cut, err = l.recoverOne(s, trusted, unclean, last); err != nil {
 			return nil, 0, err
 		}
 		// A snapshot past what was trusted may not have reached the disk as it should.
 		l.distrustSnapshots(max(trusted, s.base))
+		if !cut && unclean && !last && end != segments[i+1].base {
+			// A segment begins where the one before ended. Files that a power failure
+			// left in different states do not fit: what is behind the seam is no history.
+			l.dir.logger.Warn("segments do not follow each other: the later ones are dropped", "topic", l.tp.Topic, "partition", l.tp.Partition,
+				"end", end, "next", segments[i+1].base, "recoveryPoint", recoveryPoint)
+			cut = true
+		}
 		if cut {
 			return segments[:i+1], end, l.dropSegmentsLocked(segments[i+1:])
 		}
@@ -285,9 +292,9 @@ func (l *Log) recoverSegments(segments []*segment, clean bool, recoveryPoint clu
 	return segments, end, nil
 }
 
-func (l *Log) recoverOne(s *segment, trusted cluster.Offset, last bool) (end cluster.Offset, cut bool, err error) {
+func (l *Log) recoverOne(s *segment, trusted cluster.Offset, unclean, last bool) (end cluster.Offset, cut bool, err error) {
 	size := s.size.Load()
-	good, end, damage, err := l.recoverSegment(s, trusted)
+	good, end, damage, err := l.recoverSegment(s, trusted, unclean)
 	if err != nil {
 		return 0, false, err
 	}

@@ -15,7 +15,10 @@ import (
 // recoverSegment checks a segment's batches, checksums included, from the last place known
 // to be durable on, and rebuilds the indexes from there. It returns the number of good
 // bytes and where the segment ends; damage is not nil if there are bytes after those.
-func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset) (good int64, end cluster.Offset, damage error, err error) {
+// After a crash (unclean) what other files say of the batches to be checked is forgotten,
+// and read off the batches again: a truncation that had not reached the disk may have been
+// undone, so that old batches stand where those files speak of new ones.
+func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean bool) (good int64, end cluster.Offset, damage error, err error) {
 	file, err := l.files.acquire(&s.log)
 	if err != nil {
 		return 0, 0, nil, err
@@ -29,6 +32,12 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset) (good int
 	}
 	if position == 0 {
 		if err := s.truncateIndexes(l.files, s.base); err != nil {
+			return 0, 0, nil, err
+		}
+	}
+	if unclean {
+		l.epochs.truncateFromEnd(max(recoveryPoint, s.base))
+		if err := s.truncateTxnIndex(l.files, recoveryPoint); err != nil {
 			return 0, 0, nil, err
 		}
 	}

@@ -157,9 +157,9 @@ func (s *segment) indexesFull(indexBytes int32) bool {
 // lookupOffset returns the greatest index entry whose offset is at most offset; without
 // one, the segment's beginning.
 func (s *segment) lookupOffset(files *fileCache, offset cluster.Offset) (offsetEntry, error) {
-	relative := offset - s.base
-	if relative > math.MaxInt32 {
-		relative = math.MaxInt32
+	relative := min(offset-s.base, math.MaxInt32)
+	if relative < 0 {
+		return offsetEntry{offset: s.base}, nil
 	}
 	return s.lookup(files, func(entry []byte) bool {
 		return binary.BigEndian.Uint32(entry) <= uint32(relative)

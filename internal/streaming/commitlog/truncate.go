@@ -60,14 +60,14 @@ func (l *Log) truncateEpochsOnly(offset cluster.Offset) bool {
 }
 
 func (l *Log) truncateLocked(offset cluster.Offset) error {
-	if err := l.lowerRecoveryPointLocked(offset); err != nil {
-		return l.fail(err)
-	}
 	keep := view{segments: l.published.segments}.floor(offset) + 1
 	active := l.published.segments[keep-1]
 	size, end, err := l.findCut(active, keep == len(l.published.segments), offset)
 	if err != nil {
 		return l.storageError(err)
+	}
+	if err := l.lowerRecoveryPointLocked(end); err != nil {
+		return l.fail(err)
 	}
 	dropped := l.published.segments[keep:]
 	l.published.Lock()
