@@ -154,14 +154,14 @@ func (m *Machine) finish(op jute.OpCode, checked change, code jute.Code, timeMs 
 // multi checks all operations of a multi and then performs them all or none. A failed one is OK in its header; the
 // codes are in the entries.
 func (m *Machine) multi(r *Request, timeMs int64) {
-	operations, ok := decodeMulti(r.Body)
+	operations, ok := decodeMulti(m.operations[:0], r.Body)
+	m.operations = operations
+	defer m.forgetMulti()
 	if !ok {
 		m.result.Code = jute.MarshallingError
 		return
 	}
-	clear(m.pending)
 	c := checker{m: m, request: r, pending: m.pending}
-	m.changes = m.changes[:0]
 	for i := range operations {
 		checked, code := operations[i].check(&c)
 		if code != jute.OK {
@@ -176,17 +176,39 @@ func (m *Machine) multi(r *Request, timeMs int64) {
 		reply = appendMultiResult(reply, operations[i].op, m.changes[i].path, &stat)
 	}
 	m.endReply(jute.MultiEnd.Append(reply))
+}
+
+// keptOperations bounds what is kept from one request for the next ones.
+const keptOperations = 1024
+
+// forgetMulti drops all that aliases the request, and the memory itself after an unusually large one.
+func (m *Machine) forgetMulti() {
+	if len(m.operations) > keptOperations {
+		m.operations, m.changes, m.pending = nil, nil, map[string]view{}
+		return
+	}
+	clear(m.operations)
 	clear(m.changes)
+	clear(m.pending)
+	m.changes = m.changes[:0]
+}
+
+func allowedInMulti(op jute.OpCode) bool {
+	switch op {
+	case jute.OpCreate, jute.OpCreate2, jute.OpCreateContainer, jute.OpCreateTTL, jute.OpDelete, jute.OpSetData,
+		jute.OpCheck:
+		return true
+	}
+	return false
 }
 
 // decodeMulti decodes a multi's operations. A create of a mode that is unknown or, but for createTTL, has a TTL counts as
 // one that does not decode, as in ZooKeeper (MultiOperationRecord).
-func decodeMulti(body []byte) (operations []operation, ok bool) {
+func decodeMulti(operations []operation, body []byte) (_ []operation, ok bool) {
 	d := jute.NewDecoder(body)
 	known := true
 	jute.EachMulti(&d, func(h jute.MultiHeader) bool {
-		known = isWrite(h.Type) && h.Type != jute.OpSetACL && h.Type != jute.OpReconfig || h.Type == jute.OpCheck
-		if known {
+		if known = allowedInMulti(h.Type); known {
 			var o operation
 			o.decode(&d, h.Type)
 			flags := o.create.Flags

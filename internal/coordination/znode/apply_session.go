@@ -106,9 +106,9 @@ func (m *Machine) reapable(id nodeID) bool {
 	return n.flags&flagContainer != 0 && n.numChildren == 0 && n.counter > 0
 }
 
-// ReapCandidates lists at most limit containers that were used and are empty now, sorted by path. nowMs is for nodes
+// ReapCandidates lists at most limit containers that were used and are empty now, sorted by path. The time is for nodes
 // with a time to live, which are not enabled.
-func (m *Machine) ReapCandidates(nowMs int64, limit int) []string {
+func (m *Machine) ReapCandidates(_ int64, limit int) []string {
 	var paths []string
 	for id := range m.containers {
 		if m.reapable(id) {

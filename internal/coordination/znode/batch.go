@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"understudy/internal/coordination/jute"
 )
@@ -160,11 +161,19 @@ func appendBytes[B ~string | ~[]byte](dst []byte, v B) []byte {
 // DecodeBatch decodes an entry. Bodies and passwords alias data.
 func DecodeBatch(data []byte) (Batch, error) {
 	var b Batch
+	err := b.Decode(data)
+	return b, err
+}
+
+// Decode is DecodeBatch into a Batch that is no longer in use, whose memory it uses again. After an error b is empty.
+func (b *Batch) Decode(data []byte) error {
+	requests := b.Requests[:0]
+	*b = Batch{}
 	if len(data) == 0 {
-		return b, errors.New("znode: log entry is empty")
+		return errors.New("znode: log entry is empty")
 	}
 	if data[0] != batchVersion {
-		return b, fmt.Errorf("%w: %d, this program knows %d", ErrBatchVersion, data[0], batchVersion)
+		return fmt.Errorf("%w: %d, this program knows %d", ErrBatchVersion, data[0], batchVersion)
 	}
 	r := reader{buf: data[1:]}
 	b.TimeMs = int64(r.fixed64())
@@ -173,7 +182,8 @@ func DecodeBatch(data []byte) (Batch, error) {
 	b.FirstSequence = r.uvarint()
 	count := r.count(requestBytesMin)
 	if count > 0 {
-		b.Requests = make([]Request, count)
+		b.Requests = slices.Grow(requests, count)[:count] // bounded by the input, see reader.count
+		clear(b.Requests)
 	}
 	var before []jute.ID
 	for i := range b.Requests {
@@ -184,9 +194,10 @@ func DecodeBatch(data []byte) (Batch, error) {
 		r.fail("%d bytes left over", len(r.buf))
 	}
 	if r.err != nil {
-		return Batch{}, fmt.Errorf("znode: log entry of %d bytes is damaged: %w", len(data), r.err)
+		*b = Batch{}
+		return fmt.Errorf("znode: log entry of %d bytes is damaged: %w", len(data), r.err)
 	}
-	return b, nil
+	return nil
 }
 
 func (r *Request) decode(in *reader, authBefore []jute.ID) {

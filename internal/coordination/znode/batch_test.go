@@ -68,7 +68,9 @@ func FuzzDecodeBatch(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := DecodeBatch(b.Append(nil))
+		again := Batch{Requests: make([]Request, 2, 5)}
+		again.Requests[0].Path = "used before"
+		err = again.Decode(b.Append(nil))
 		if err != nil || !reflect.DeepEqual(again, b) {
 			t.Fatalf("%+v came back as %+v, %v", b, again, err)
 		}

@@ -63,12 +63,12 @@ func benchmarkWrites(b *testing.B, m *Machine, requests func(i int) Request) {
 	b.ReportAllocs()
 	entry := Batch{TimeMs: 1_760_000_000_000}
 	var encoded []byte
+	var decoded Batch
 	i := 0
 	for b.Loop() {
 		entry.Requests = append(entry.Requests[:0], requests(i))
 		encoded = entry.Append(encoded[:0])
-		decoded, err := DecodeBatch(encoded)
-		if err != nil {
+		if err := decoded.Decode(encoded); err != nil {
 			b.Fatal(err)
 		}
 		m.Apply(1, &decoded, func(_ int, r *Result) {

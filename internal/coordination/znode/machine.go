@@ -17,11 +17,12 @@ type Machine struct {
 	raftTerm   uint64 // highest one applied
 
 	// What follows is of the request under way, and kept for its memory.
-	result  Result
-	events  []Event
-	changes []change
-	pending map[string]view
-	replies []byte // block that replies are cut from
+	result     Result
+	events     []Event
+	operations []operation
+	changes    []change
+	pending    map[string]view
+	replies    []byte // block that replies are cut from
 }
 
 // origin is how far the forwarded requests of a member have come.
@@ -63,8 +64,16 @@ func (m *Machine) Apply(raftTerm uint64, b *Batch, emit func(i int, r *Result)) 
 		if emit != nil {
 			emit(i, &m.result)
 		}
-		clear(m.result.Events)
-		m.events = m.result.Events[:0]
+		m.keepEvents()
+	}
+}
+
+// keepEvents keeps the memory of the events for the next request, unless they were unusually many.
+func (m *Machine) keepEvents() {
+	clear(m.result.Events)
+	m.events = m.result.Events[:0]
+	if cap(m.events) > 4*keptOperations {
+		m.events = nil
 	}
 }
 
