@@ -26,7 +26,7 @@ func (b *Broker) controlledShutdown(ctx context.Context) {
 			b.logger.Info("controlled shutdown succeeded")
 			return
 		}
-		alone := len(image.Brokers()) == 1 && image.Alive(b.id)
+		alone := b.alone(b.metadata.Image())
 		b.logger.Warn("controlled shutdown not complete", "attempt", attempt, "remaining", remaining, "alone", alone, "error", err)
 		if attempt >= b.config.ControlledShutdownMaxRetries || alone {
 			return
@@ -34,13 +34,18 @@ func (b *Broker) controlledShutdown(ctx context.Context) {
 		waiting, cancel := context.WithTimeout(ctx, b.config.ControlledShutdownRetryBackoff)
 		_, _ = b.metadata.WaitFor(waiting, func(now *metadata.Image) bool {
 			// The controller that did not answer has been replaced: ask the new one at once.
-			return err != nil && now.ControllerEpoch() != image.ControllerEpoch()
+			return err != nil && now.ControllerEpoch() != image.ControllerEpoch() || b.alone(now)
 		})
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
 	}
+}
+
+// alone reports whether no other broker is alive.
+func (b *Broker) alone(image *metadata.Image) bool {
+	return len(image.Brokers()) == 1 && image.Alive(b.id)
 }
 
 // requestShutdown sends one ControlledShutdown and returns how many partitions are still
