@@ -86,7 +86,7 @@ type Config struct {
 	// SessionTimeout asked for; the server clamps it. Default 18 s (Kafka's).
 	SessionTimeout time.Duration
 	// ConnectTimeout bounds one attempt on one server, dial and handshake. Default: the
-	// session timeout divided by the number of servers, at least a second.
+	// session timeout divided by the number of servers, at least one second, at most three.
 	ConnectTimeout time.Duration
 	// MaxInFlight bounds the requests sent and not yet answered. Default 1000.
 	MaxInFlight int

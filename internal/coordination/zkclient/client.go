@@ -22,6 +22,9 @@ const (
 
 	// writeBytesMax is where a burst of queued requests is cut into another write.
 	writeBytesMax = 256 << 10
+	// connectTimeoutMax is more than a server holds a handshake for want of a leader, and
+	// little enough not to lose a session on a server that is paused.
+	connectTimeoutMax = 3 * time.Second
 	// closeWait bounds how long Close waits for the server to end the session.
 	closeWait = 3 * time.Second
 )
@@ -107,7 +110,7 @@ func newClient(cfg Config) (*Client, error) {
 		cfg.SessionTimeout = defaultSessionTimeout
 	}
 	if cfg.ConnectTimeout <= 0 {
-		cfg.ConnectTimeout = max(cfg.SessionTimeout/time.Duration(len(servers)), time.Second)
+		cfg.ConnectTimeout = min(max(cfg.SessionTimeout/time.Duration(len(servers)), time.Second), connectTimeoutMax)
 	}
 	if cfg.MaxInFlight <= 0 {
 		cfg.MaxInFlight = defaultMaxInFlight

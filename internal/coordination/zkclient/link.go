@@ -50,7 +50,11 @@ var errServerExpired = errors.New("the server says the session has expired")
 func (c *Client) run() {
 	defer close(c.ended)
 	defer c.mail.close()
+	flaps := 0 // connections in a row that did not last
 	for {
+		if !c.pause(flaps) {
+			return
+		}
 		l, err := c.attach()
 		switch {
 		case errors.Is(err, errServerExpired):
@@ -60,19 +64,39 @@ func (c *Client) run() {
 		case err != nil: // c.ctx has ended
 			return
 		}
+		attached := time.Now()
 		err = c.serve(l)
+		if flaps++; time.Since(attached) > 100*time.Millisecond {
+			flaps = 0
+		}
 		if !c.lost(l, err) {
 			return
 		}
 	}
 }
 
-// attach tries the servers in turn until one attaches the session. The first round
-// is immediate: each lost moment is one without coordination. Later ones have a
-// small random pause, so that a herd of clients does not hammer in step.
+// pause before the next round of attempts after n useless ones: none at first, then short and random, so that a herd
+// of clients does not hammer in step. False when the client is finished.
+func (c *Client) pause(n int) bool {
+	if n == 0 {
+		return c.ctx.Err() == nil
+	}
+	most := min(5*time.Millisecond<<min(n, 10), 100*time.Millisecond)
+	select {
+	case <-time.After(most/2 + rand.N(most/2)):
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// attach tries the servers in turn until one attaches the session. The first round is immediate: each lost moment is
+// one without coordination.
 func (c *Client) attach() (*link, error) {
-	pause := 5 * time.Millisecond
-	for {
+	for rounds := 0; ; rounds++ {
+		if !c.pause(rounds) {
+			return nil, c.ctx.Err()
+		}
 		for range c.servers {
 			addr := c.servers[0]
 			c.servers = append(c.servers[1:], addr)
@@ -87,13 +111,10 @@ func (c *Client) attach() (*link, error) {
 			c.mu.refused = err
 			c.mu.Unlock()
 			c.log.Debug("zookeeper server refused", "server", addr, "err", err)
+			if rounds == 1 { // once per outage, when it is more than a moment
+				c.log.Warn("zookeeper server refused, trying on", "server", addr, "err", err)
+			}
 		}
-		select {
-		case <-time.After(pause/2 + rand.N(pause)):
-		case <-c.ctx.Done():
-			return nil, c.ctx.Err()
-		}
-		pause = min(2*pause, 100*time.Millisecond)
 	}
 }
 

@@ -72,7 +72,7 @@ func (c *conn) appendedAndUnlock() {
 	c.mu.Unlock()
 	switch {
 	case slow:
-		c.server.log.Warn("zookeeper client does not read, connection closed", "client", c.remote, "unsentBytesMax", outputHardBytes)
+		c.server.warn("zookeeper client does not read, connection closed", "client", c.remote, "unsentBytesMax", outputHardBytes)
 		c.close("client does not read")
 	case wake:
 		c.wakeWriter()

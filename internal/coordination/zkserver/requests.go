@@ -134,7 +134,7 @@ func (c *conn) authenticate(body []byte) jute.Code {
 	case znode.SchemeDigest:
 	default:
 		c.server.stats.authFailed.Add(1)
-		c.server.log.Warn("zookeeper client asks for an unknown authentication scheme", "client", c.remote, "scheme", packet.Scheme)
+		c.server.warn("zookeeper client asks for an unknown authentication scheme", "client", c.remote, "scheme", packet.Scheme)
 		return jute.AuthFailed
 	}
 	id := znode.DigestID(string(packet.Auth))

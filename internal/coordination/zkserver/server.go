@@ -95,6 +95,7 @@ type Server struct {
 		conns     map[*conn]struct{}
 		sessions  map[jute.SessionID]*conn // attached here
 		perIP     map[netip.Addr]int
+		warned    map[string]time.Time // last time of each message of warn
 		listeners map[net.Listener]struct{}
 		closed    bool
 		serving   bool
@@ -119,6 +120,7 @@ func New(config Config) (*Server, error) {
 	s.mu.conns = make(map[*conn]struct{})
 	s.mu.sessions = make(map[jute.SessionID]*conn)
 	s.mu.perIP = make(map[netip.Addr]int)
+	s.mu.warned = make(map[string]time.Time)
 	s.mu.listeners = make(map[net.Listener]struct{})
 	s.mu.changed = make(chan struct{})
 	s.member.SetObserver(s)
@@ -204,7 +206,7 @@ func (s *Server) serve(nc net.Conn) bool {
 		s.mu.Unlock()
 		if over {
 			s.stats.rejected.Add(1)
-			s.log.Warn("too many zookeeper clients from one address", "addr", c.addr, "limit", limit)
+			s.warn("too many zookeeper clients from one address", "addr", c.addr, "limit", limit)
 		}
 		nc.Close()
 		return false
@@ -218,6 +220,20 @@ func (s *Server) serve(nc net.Conn) bool {
 	go func() { defer s.running.Done(); c.run() }()
 	go func() { defer s.running.Done(); c.writeLoop() }()
 	return true
+}
+
+// warn logs what a client can provoke as often as it likes, at most once a second for each message.
+func (s *Server) warn(msg string, args ...any) {
+	now := time.Now()
+	s.mu.Lock()
+	often := now.Sub(s.mu.warned[msg]) < time.Second
+	if !often {
+		s.mu.warned[msg] = now
+	}
+	s.mu.Unlock()
+	if !often {
+		s.log.Warn(msg, args...)
+	}
 }
 
 // forget takes a closed connection out of the tables.
