@@ -175,11 +175,16 @@ func (s *shard) setTimerLocked() {
 	}
 }
 
+// pauseLimit is how late the timer may be before the process counts as having been paused
+// (SIGSTOP, a machine asleep).
+const pauseLimit = time.Second
+
 // tick runs what is due.
 func (s *shard) tick() {
 	s.mu.Lock()
 	if s.mu.phase == active {
 		now := time.Now()
+		s.forgivePauseLocked(now)
 		for len(s.mu.deadlines) > 0 && !s.mu.deadlines[0].wake.After(now) {
 			e := s.mu.deadlines[0]
 			var out classic.Effects
@@ -189,6 +194,24 @@ func (s *shard) tick() {
 		s.setTimerLocked()
 	}
 	s.sendAndUnlock()
+}
+
+// forgivePauseLocked moves all deadlines by as much as the timer is late, if that is much.
+func (s *shard) forgivePauseLocked(now time.Time) {
+	if len(s.mu.deadlines) == 0 {
+		return
+	}
+	late := now.Sub(s.mu.deadlines[0].wake)
+	if late < pauseLimit {
+		return
+	}
+	s.coordinator.logger.Warn("group coordinator was paused, members get that time back", "partition", s.tp.Partition, "pause", late)
+	for _, e := range s.mu.groups {
+		e.group.Postpone(late)
+	}
+	for _, e := range s.mu.deadlines { // all by the same, so the order stands
+		e.wake = e.group.Wake()
+	}
 }
 
 // sendAndUnlock empties the outbox unless somebody else does it already. The lock is given

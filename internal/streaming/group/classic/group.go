@@ -200,6 +200,25 @@ func (g *Group) Tick(now time.Time, out *Effects) {
 	}
 }
 
+// Postpone moves all deadlines back: this process was paused, and so could not hear from the
+// members. Nobody is to be expired for that.
+func (g *Group) Postpone(d time.Duration) {
+	move := func(deadline *time.Time) {
+		if !deadline.IsZero() {
+			*deadline = deadline.Add(d)
+		}
+	}
+	for _, m := range g.members {
+		move(&m.deadline)
+	}
+	for id, deadline := range g.pending {
+		g.pending[id] = deadline.Add(d)
+	}
+	move(&g.joinDeadline)
+	move(&g.syncDeadline)
+	move(&g.wake)
+}
+
 func due(deadline, now time.Time) bool { return !deadline.IsZero() && !deadline.After(now) }
 
 // metadataRecord is the group as it is persisted, with the assignments given (nil: none).

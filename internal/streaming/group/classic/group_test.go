@@ -514,6 +514,17 @@ func TestDeleteAndOffsetDelete(t *testing.T) {
 	b.expectState(Dead)
 }
 
+func TestAPauseIsForgiven(t *testing.T) {
+	b := newBench(t, testSettings())
+	b.stable()
+	b.now = b.now.Add(time.Hour) // nobody was listening
+	b.g.Postpone(time.Hour)
+	b.pass(4 * time.Second)
+	b.expectState(Stable)
+	b.pass(4 * time.Second)
+	b.expectState(Empty)
+}
+
 // TestRestore: what the log holds makes the same group again.
 func TestRestore(t *testing.T) {
 	b := newBench(t, testSettings())
