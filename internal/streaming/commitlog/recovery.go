@@ -46,8 +46,8 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 	end = s.base
 	for position < reader.limit {
 		header, size, err := reader.check(position)
-		if err == nil && header.BaseOffset() < end {
-			err = reader.corrupt(position, fmt.Errorf("batch at offset %d follows offset %d", header.BaseOffset(), end-1))
+		if err == nil {
+			err = l.checkSuccession(reader, position, header, end, recoveryPoint, unclean)
 		}
 		if err != nil {
 			if errors.Is(err, ErrCorrupt) && !errors.Is(err, errLegacyFormat) {
@@ -66,6 +66,20 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 	}
 	s.hasFirst = s.hasFirst && reader.fromStart
 	return position, end, nil, nil
+}
+
+// checkSuccession verifies that a batch can follow what the log holds before it. Leader
+// epochs never decrease along a log: where they do, past the recovery point, a power
+// failure has put pieces of two histories together.
+func (l *Log) checkSuccession(reader *batchReader, position int64, header record.Batch, end, recoveryPoint cluster.Offset, unclean bool) error {
+	if header.BaseOffset() < end {
+		return reader.corrupt(position, fmt.Errorf("batch at offset %d follows offset %d", header.BaseOffset(), end-1))
+	}
+	epoch, latest := header.LeaderEpoch(), l.epochs.latest()
+	if unclean && header.BaseOffset() >= recoveryPoint && epoch >= 0 && epoch < latest {
+		return reader.corrupt(position, fmt.Errorf("batch of leader epoch %d follows epoch %d", epoch, latest))
+	}
+	return nil
 }
 
 // trustedStart finds a batch below the recovery point from which to check on, and cuts the
