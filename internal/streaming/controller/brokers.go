@@ -56,7 +56,7 @@ func (c *Core) decodeBrokers(ids []cluster.BrokerID, results []registry.OpResult
 // onBrokers compares the registered brokers with those known. A broker that is back with a
 // larger epoch has bounced: first it is lost, then it starts.
 func (c *Core) onBrokers(found map[cluster.BrokerID]cluster.Broker) {
-	var lost, started []cluster.BrokerID
+	var lost, reported, started []cluster.BrokerID
 	for _, id := range slices.Clone(c.brokerIDs()) {
 		b := c.brokers[id]
 		now, there := found[id]
@@ -66,6 +66,7 @@ func (c *Core) onBrokers(found map[cluster.BrokerID]cluster.Broker) {
 		lost = append(lost, id)
 		if !b.suspected && !b.shuttingDown {
 			c.logLost(b, "session")
+			reported = append(reported, id)
 		}
 		c.removeBroker(id)
 		c.effects.Channels = append(c.effects.Channels, ChannelChange{Broker: b.Broker, Remove: true})
@@ -88,7 +89,7 @@ func (c *Core) onBrokers(found map[cluster.BrokerID]cluster.Broker) {
 		start()
 		return
 	}
-	c.lose(lost, "broker lost", start)
+	c.lose(lost, reported, "broker lost", start)
 }
 
 // startup tells brokers that have appeared what they need to know, and uses them: in this
@@ -134,7 +135,7 @@ func (c *Core) onRefused(id cluster.BrokerID, epoch cluster.BrokerEpoch) {
 	}
 	b.suspected = true
 	c.logLost(b, "refused")
-	c.lose([]cluster.BrokerID{id}, "broker refused connections", nothing)
+	c.lose([]cluster.BrokerID{id}, []cluster.BrokerID{id}, "broker refused connections", nothing)
 }
 
 // onAnswered undoes onRefused: the broker was there all the time.

@@ -3,6 +3,7 @@ package controller
 import (
 	"log/slog"
 	"slices"
+	"time"
 
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/registry"
@@ -108,6 +109,12 @@ func (c *Core) takeOver() {
 			}
 		}
 	})
+	for _, id := range sortedIDs(missing) {
+		if !c.registered(id) { // its node went together with, or before, the last controller
+			c.log(slog.LevelInfo, "broker lost", "broker", id, "brokerEpoch", cluster.UnknownBrokerEpoch, "evidence", "session",
+				"at", c.now.UTC().Format(time.RFC3339Nano))
+		}
+	}
 	unsettled := filterPartitions(parts, c.unsettled)
 	c.settle(unsettled, "controller failover", func(electedFrom map[cluster.BrokerID]int) {
 		for _, id := range sortedIDs(missing) {

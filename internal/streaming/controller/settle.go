@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -234,8 +235,9 @@ func (c *Core) onUncleanEnabled(name string) {
 }
 
 // lose is the wave for brokers that are gone, or are taken to be: their leaderships move and
-// they leave the ISRs.
-func (c *Core) lose(ids []cluster.BrokerID, reason string, done func()) {
+// they leave the ISRs. It reports on the brokers in reported, and on others only if they
+// still led something: one that was suspected has been reported on then.
+func (c *Core) lose(ids, reported []cluster.BrokerID, reason string, done func()) {
 	since := c.now
 	for _, id := range ids {
 		c.failDeletionsOn(id)
@@ -243,7 +245,9 @@ func (c *Core) lose(ids []cluster.BrokerID, reason string, done func()) {
 	c.settle(c.partitionsOn(ids...), reason, func(electedFrom map[cluster.BrokerID]int) {
 		c.tellEveryone() // also where no partition is concerned: the list of brokers has changed
 		for _, id := range ids {
-			c.log(slog.LevelInfo, "partitions elected", "broker", id, "partitions", electedFrom[id], "took", c.now.Sub(since))
+			if electedFrom[id] > 0 || slices.Contains(reported, id) {
+				c.log(slog.LevelInfo, "partitions elected", "broker", id, "partitions", electedFrom[id], "took", c.now.Sub(since))
+			}
 		}
 		done()
 	})
