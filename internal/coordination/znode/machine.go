@@ -139,12 +139,12 @@ func (m *Machine) takeSequence(b *Batch, i int) bool {
 }
 
 // NextSequence is the sequence that Apply waits for from an incarnation of a member: what a member sends again from
-// after a change of raft leader. A new incarnation begins at 1. 0 says that the incarnation is over: a later one has
-// been applied.
+// after a change of raft leader. A new incarnation begins at 1. All sequences of an incarnation that is over, because a
+// later one has been applied, are behind: that is math.MaxUint64.
 func (m *Machine) NextSequence(member MemberID, incarnation uint64) uint64 {
 	switch o := m.origins[member]; {
 	case incarnation < o.incarnation:
-		return 0
+		return math.MaxUint64
 	case incarnation > o.incarnation || o.next == 0:
 		return 1
 	default:

@@ -173,10 +173,10 @@ func TestForwardedRequestsAreAppliedOnce(t *testing.T) {
 		{4, 9, 2, 4, "--xx", 6},                          // sent again from too early
 		{4, 9, 7, 2, "--", 6},                            // 6 was dropped
 		{5, 9, 1, 1, "x", 2},                             // another member
-		{4, 8, 6, 1, "-", 0},                             // an older incarnation
+		{4, 8, 6, 1, "-", math.MaxUint64},                // an older incarnation
 		{4, 10, 6, 1, "-", 1},                            // a newer one begins at 1
 		{4, 10, 1, 1, "x", 2},                            //
-		{4, 9, 6, 1, "-", 0},                             // and ends the older one
+		{4, 9, 6, 1, "-", math.MaxUint64},                // and ends the older one
 		{4, 10, 0, 3, "--x", 3},                          // 0 is no sequence
 		{6, 0, 1, 2, "xx", 3},                            // incarnation 0 is one like any other
 		{6, 0, 1, 3, "--x", 4},                           //
