@@ -66,7 +66,6 @@ const (
 	transactionalBit  = 0x10
 	controlBit        = 0x20
 	deleteHorizonBit  = 0x40
-	unusedAttributes  = ^int16(codecMask | appendTimeBit | transactionalBit | controlBit | deleteHorizonBit)
 	maxSequenceNumber = 1<<31 - 1
 )
 
