@@ -80,3 +80,32 @@ func BenchmarkView(b *testing.B) {
 	stop.Store(true)
 	<-done
 }
+
+// BenchmarkStart is from nothing to serving, and from an existing directory.
+func BenchmarkStart(b *testing.B) {
+	for _, fresh := range []bool{true, false} {
+		b.Run(fmt.Sprintf("fresh=%v", fresh), func(b *testing.B) {
+			dir := b.TempDir()
+			for i := range b.N {
+				config := Config{Dir: dir}
+				if fresh {
+					config.Dir = fmt.Sprintf("%s/%d", dir, i)
+				}
+				m, err := Start(b.Context(), config)
+				if err != nil {
+					b.Fatal(err)
+				}
+				serving := make(chan struct{})
+				m.OnServing(func(on bool) {
+					if on {
+						close(serving)
+					}
+				})
+				<-serving
+				b.StopTimer()
+				m.kill()
+				b.StartTimer()
+			}
+		})
+	}
+}

@@ -97,6 +97,7 @@ func (l *loop) run(stop <-chan struct{}) {
 	defer timer.Stop()
 	if l.alone() {
 		l.campaignNow()
+		l.ready()
 	}
 	for {
 		timer.Reset(l.wait())
@@ -377,6 +378,7 @@ func (l *loop) linkChanged(e linkEvent) {
 		p.out = false
 		l.m.logger.Info("ensemble member disconnected", "member", uint64(e.peer))
 		l.node.ReportUnreachable(uint64(e.peer))
+		l.handover.check(l)
 	case linkInUp:
 		p.in++
 		p.refused = false
@@ -782,8 +784,9 @@ func (s *serving) set(l *loop, on bool) {
 
 // handover is a leader's attempt to give its office to another before it stops.
 type handover struct {
-	done chan<- struct{}
-	due  time.Time
+	done      chan<- struct{}
+	due       time.Time
+	successor znode.MemberID
 }
 
 func (l *loop) beginHandover(done chan<- struct{}) {
@@ -797,14 +800,14 @@ func (l *loop) beginHandover(done chan<- struct{}) {
 		return
 	}
 	l.node.TransferLeader(uint64(best))
-	l.handover = &handover{done: done, due: l.now.Add(300 * time.Millisecond)}
+	l.handover = &handover{done: done, due: l.now.Add(300 * time.Millisecond), successor: best}
 }
 
 func (h *handover) check(l *loop) {
 	if h == nil {
 		return
 	}
-	if l.state != raft.StateLeader || l.now.After(h.due) {
+	if l.state != raft.StateLeader || l.now.After(h.due) || !l.peers[h.successor].out {
 		close(h.done)
 		l.handover = nil
 	}

@@ -31,26 +31,37 @@ type identityRecord struct {
 	Incarnation uint64   `json:"incarnation"`
 }
 
-// claimDirectory checks that the directory is ours or empty, and stores the next incarnation:
-// a number that grows with every start, and (by the clock) even when the directory was lost.
-func claimDirectory(fsys vfs.FS, dir string, want Identity) (incarnation uint64, err error) {
+// claim is a checked right to a directory, with the next incarnation: a number that grows with
+// every start, and (by the clock) even when the directory was lost.
+type claim struct {
+	fs     vfs.FS
+	dir    string
+	known  bool // the directory was ours before
+	record identityRecord
+}
+
+// store makes the claim durable; before that nothing may be done as this incarnation.
+func (c claim) store() error { return writeIdentity(c.fs, c.dir, c.record) }
+
+// claimDirectory checks that the directory is ours or empty.
+func claimDirectory(fsys vfs.FS, dir string, want Identity) (claim, error) {
 	path := filepath.Join(dir, identityFile)
 	found, err := readIdentity(fsys, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := refuseForeign(fsys, dir); err != nil {
-			return 0, err
+			return claim{}, err
 		}
 	case err != nil:
-		return 0, err
+		return claim{}, err
 	case found.Member != want.Member:
-		return 0, fmt.Errorf("wal: %s belongs to member %d and this is member %d; check dataDir and myid", dir, found.Member, want.Member)
+		return claim{}, fmt.Errorf("wal: %s belongs to member %d and this is member %d; check dataDir and myid", dir, found.Member, want.Member)
 	case !slices.Equal(found.Members, want.Members):
-		return 0, fmt.Errorf("wal: %s belongs to an ensemble of the members %v and the configuration says %v; it is another ensemble's directory, or the membership was changed in the file, which is not supported", dir, found.Members, want.Members)
+		return claim{}, fmt.Errorf("wal: %s belongs to an ensemble of the members %v and the configuration says %v; it is another ensemble's directory, or the membership was changed in the file, which is not supported", dir, found.Members, want.Members)
 	}
-	incarnation = max(found.Incarnation+1, uint64(time.Now().UnixNano()))
+	incarnation := max(found.Incarnation+1, uint64(time.Now().UnixNano()))
 	record := identityRecord{Format: identityVersion, Member: want.Member, Members: want.Members, Incarnation: incarnation}
-	return incarnation, writeIdentity(fsys, dir, record)
+	return claim{fs: fsys, dir: dir, known: err == nil, record: record}, nil
 }
 
 func readIdentity(fsys vfs.FS, path string) (identityRecord, error) {
@@ -94,7 +105,13 @@ func writeIdentity(fsys vfs.FS, dir string, record identityRecord) error {
 // replaceFile writes a file under a temporary name, syncs it, renames it and syncs the
 // directory: after a crash there is the old one or the new one, whole.
 func replaceFile(fsys vfs.FS, path string, write func(vfs.File) error) error {
-	tmp := path + ".tmp"
+	return replaceFileBy(fsys, path, ".tmp", write)
+}
+
+// replaceFileBy is replaceFile with a suffix of the temporary name, which must end in ".tmp",
+// for two that may write the same file.
+func replaceFileBy(fsys vfs.FS, path, suffix string, write func(vfs.File) error) error {
+	tmp := path + suffix
 	f, err := fsys.Create(tmp)
 	if err != nil {
 		return err

@@ -45,19 +45,43 @@ func (l *Log) open(identity Identity) (err error) {
 		}
 		return fmt.Errorf("wal: locking %s: %w", l.dir, err)
 	}
-	if l.incarnation, err = claimDirectory(l.fs, l.dir, identity); err != nil {
+	claim, err := claimDirectory(l.fs, l.dir, identity)
+	if err != nil {
 		return err
 	}
+	l.incarnation = claim.record.Incarnation
+	if !claim.known {
+		// The identity before anything else: a log without one is refused.
+		if err := claim.store(); err != nil {
+			return err
+		}
+		return l.recoverFiles()
+	}
+	stored := make(chan error, 1)
+	go func() { stored <- claim.store() }()
+	err = l.recoverFiles()
+	return errors.Join(<-stored, err)
+}
+
+// recoverFiles brings snapshot and log back into memory.
+func (l *Log) recoverFiles() error {
+	made := false
 	for _, sub := range []string{"log", "snapshot"} {
-		if err := l.fs.MkdirAll(filepath.Join(l.dir, sub)); err != nil {
+		dir := filepath.Join(l.dir, sub)
+		if _, err := l.fs.Stat(dir); err != nil {
+			made = true
+		}
+		if err := l.fs.MkdirAll(dir); err != nil {
 			return err
 		}
-		if err := l.removeUnfinished(filepath.Join(l.dir, sub)); err != nil {
+		if err := l.removeUnfinished(dir); err != nil {
 			return err
 		}
 	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
-		return err
+	if made {
+		if err := l.fs.SyncDir(l.dir); err != nil {
+			return err
+		}
 	}
 	if err := l.findSnapshot(); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -52,7 +53,7 @@ func (l *Log) SaveSnapshot(id SnapshotID, write func(io.Writer) error) error {
 // ReceiveSnapshot stores the file of a snapshot as SnapshotFile gave it on another member,
 // and checks it. It is used only after InstallSnapshot.
 func (l *Log) ReceiveSnapshot(id SnapshotID, size int64, r io.Reader) error {
-	err := replaceFile(l.fs, l.snapshotPath(id.Index), func(f vfs.File) error {
+	err := replaceFileBy(l.fs, l.snapshotPath(id.Index), ".received.tmp", func(f vfs.File) error {
 		if _, err := io.CopyN(writerOnly{f}, r, size); err != nil {
 			return err
 		}
@@ -129,7 +130,8 @@ func (l *Log) adoptSnapshot(id SnapshotID) error {
 	}
 	for _, index := range indexes {
 		if index < newest {
-			if err := l.fs.Remove(l.snapshotPath(index)); err != nil {
+			err := l.fs.Remove(l.snapshotPath(index))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // saver and writer may meet here
 				return err
 			}
 		}
