@@ -37,6 +37,7 @@ type testCluster struct {
 	servers string // zookeeper.connect
 	brokers map[int]*Broker
 	extra   map[string]string
+	grace   time.Duration // asked of the ensemble, as Config.FastExpiryGrace
 }
 
 // newTestCluster starts an ensemble and brokers 1 to n. UNDERSTUDY_TEST_ZOOKEEPER names a
@@ -84,6 +85,14 @@ func startEnsemble(t *testing.T) string {
 // start starts a broker on its directory.
 func (c *testCluster) start(id int) *Broker {
 	c.t.Helper()
+	if err := c.tryStart(id); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.brokers[id]
+}
+
+func (c *testCluster) tryStart(id int) error {
+	c.t.Helper()
 	dir := filepath.Join(c.dir, strconv.Itoa(id))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		c.t.Fatal(err)
@@ -104,14 +113,14 @@ func (c *testCluster) start(id int) *Broker {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	b := New(Config{Broker: settings, Logger: testLogger(c.t)})
+	b := New(Config{Broker: settings, FastExpiryGrace: c.grace, Logger: testLogger(c.t)})
 	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
 	defer cancel()
 	if err := b.Start(ctx); err != nil {
-		c.t.Fatal(err)
+		return err
 	}
 	c.brokers[id] = b
-	return b
+	return nil
 }
 
 func (c *testCluster) shutdown(id int) {
@@ -148,10 +157,13 @@ func (c *testCluster) crash(id int) {
 func (c *testCluster) seeds() []string {
 	var addrs []string
 	for _, b := range c.brokers {
-		endpoint := b.Endpoints()[0]
-		addrs = append(addrs, net.JoinHostPort(endpoint.Host, strconv.Itoa(int(endpoint.Port))))
+		addrs = append(addrs, address(b.Endpoints()[0]))
 	}
 	return addrs
+}
+
+func address(endpoint cluster.Endpoint) string {
+	return net.JoinHostPort(endpoint.Host, strconv.Itoa(int(endpoint.Port)))
 }
 
 func (c *testCluster) client(options ...kgo.Opt) *kgo.Client {
