@@ -130,8 +130,8 @@ func (c *Core) readBroker(id cluster.BrokerID) {
 // onRefused acts on our own evidence that a broker is dead: as if it were shutting down.
 func (c *Core) onRefused(id cluster.BrokerID, epoch cluster.BrokerEpoch) {
 	b := c.brokers[id]
-	if b == nil || b.Epoch != epoch || b.suspected || id == c.self {
-		return
+	if b == nil || b.Epoch != epoch || b.suspected || b.shuttingDown || id == c.self {
+		return // one that is shutting down has been seen to
 	}
 	b.suspected = true
 	c.logLost(b, "refused")

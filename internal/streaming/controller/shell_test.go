@@ -27,7 +27,7 @@ const awaitLimit = 30 * time.Second
 
 // stage is an ensemble with scripted brokers on it, each with a controller.
 type stage struct {
-	t        *testing.T
+	t        testing.TB
 	servers  string
 	received chan received
 	brokers  map[cluster.BrokerID]*scriptedBroker
@@ -40,7 +40,7 @@ type received struct {
 
 // newStage uses an ensemble of our own in this process, or the one (Apache's, say) that
 // UNDERSTUDY_TEST_ZOOKEEPER names.
-func newStage(t *testing.T, brokers int) *stage {
+func newStage(t testing.TB, brokers int) *stage {
 	s := &stage{t: t, received: make(chan received, 10_000), brokers: map[cluster.BrokerID]*scriptedBroker{}}
 	if servers := os.Getenv("UNDERSTUDY_TEST_ZOOKEEPER"); servers != "" {
 		s.servers = servers + "/" + t.Name() + strconv.FormatInt(time.Now().UnixNano(), 36)
@@ -53,7 +53,7 @@ func newStage(t *testing.T, brokers int) *stage {
 	return s
 }
 
-func startCoordinator(t *testing.T) string {
+func startCoordinator(t testing.TB) string {
 	t.Helper()
 	started, err := coordinator.Start(t.Context(), coordinator.Config{
 		DataDir: t.TempDir(), ClientAddr: "127.0.0.1:0", TickTime: 500 * time.Millisecond,
@@ -86,7 +86,7 @@ type scriptedBroker struct {
 	once       sync.Once
 }
 
-func testLogger(t *testing.T) *slog.Logger {
+func testLogger(t testing.TB) *slog.Logger {
 	var level slog.Level
 	if text := os.Getenv("UNDERSTUDY_TEST_LOG"); text == "" || level.UnmarshalText([]byte(text)) != nil {
 		return slog.New(slog.DiscardHandler)
