@@ -52,7 +52,7 @@ func TestPageStoreMatchesMap(t *testing.T) {
 			}
 		}
 	}
-	for range 20_000 {
+	for range 6_000 {
 		switch n := rng.Intn(100); {
 		case n < 45 || len(ids) == 0:
 			r := record()
@@ -113,7 +113,7 @@ func TestNameIndexMatchesMap(t *testing.T) {
 		}
 		names[i] = string(b)
 	}
-	for range 100_000 {
+	for range 40_000 {
 		name := names[rng.Intn(len(names))]
 		id := model[name]
 		if got := tree.lookup("/" + name); got != id {

@@ -520,8 +520,8 @@ func compareAll(t *testing.T, m *Machine, model *twin, g generator) {
 }
 
 func TestMachineMatchesTwin(t *testing.T) {
-	for seed := range int64(12) {
-		run(t, seed, 3000, nil)
+	for seed := range int64(8) {
+		run(t, seed, 2000, nil)
 	}
 }
 
@@ -529,7 +529,7 @@ func TestMachineMatchesTwin(t *testing.T) {
 func TestMachineMatchesTwinThroughSnapshots(t *testing.T) {
 	var open *Snapshot
 	var sum uint64
-	m := run(t, 99, 3000, func(m *Machine, step int) *Machine {
+	m := run(t, 99, 1800, func(m *Machine, step int) *Machine {
 		switch step % 60 {
 		case 10:
 			open, sum = m.Freeze(), m.Checksum()
@@ -555,7 +555,7 @@ func TestMachineMatchesTwinThroughSnapshots(t *testing.T) {
 		return m
 	})
 	// The same requests on a machine that was never restored.
-	if want := run(t, 99, 3000, nil); m.Checksum() != want.Checksum() {
+	if want := run(t, 99, 1800, nil); m.Checksum() != want.Checksum() {
 		t.Fatal("a machine restored from snapshots differs from one that was not")
 	}
 }
