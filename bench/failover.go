@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"understudy/internal/fleet"
 	"understudy/internal/trial"
@@ -112,7 +111,7 @@ func measure(ctx context.Context, binary, dir string, f fault, count int) error 
 	var outcomes []trial.Outcome
 	for range count {
 		bounded, cancel := context.WithTimeout(ctx, recoveryBound)
-		err = t.settle(bounded)
+		err = t.load.Settle(bounded)
 		if err == nil {
 			var outcome trial.Outcome
 			outcome, err = f.round(bounded, t)
@@ -156,18 +155,6 @@ func printRow(f fault, outcomes []trial.Outcome, account trial.Account) {
 	fmt.Printf("%-62s %8s %8s %8s %8s   %-24s %s\n", f.what, ms(gap.minimum), ms(gap.median), ms(gap.p99), ms(gap.maximum), f.target, strings.Join(parts, " / "))
 	fmt.Printf("    %d rounds; %d records acknowledged, %d read, %d lost, %d doubled, %d out of order\n",
 		len(outcomes), account.Acknowledged, account.Read, account.Lost, account.Doubled, account.Reordered)
-}
-
-// settle waits until every server is up, every replica in sync and every partition led by its
-// preferred replica, so that each round begins alike.
-func (t *theatre) settle(ctx context.Context) error {
-	if err := t.load.AwaitInSync(ctx, false); err != nil {
-		return err
-	}
-	if _, err := t.load.Admin().ElectLeaders(ctx, kadm.ElectPreferredReplica, kadm.TopicsSet{failoverTopic: nil}); err != nil {
-		return fmt.Errorf("elect the preferred leaders: %w", err)
-	}
-	return t.load.AwaitInSync(ctx, true)
 }
 
 type choice func(broker, controller int32) bool

@@ -2,10 +2,14 @@ package trial
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"understudy/internal/fleet"
 )
@@ -101,6 +105,43 @@ func (l *Load) AwaitInSync(ctx context.Context, preferred bool) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// Settle waits until every replica is in sync and every partition is led by its preferred
+// replica, asking for that as often as it takes: a replica that has just come back may have
+// joined the in-sync set of some partitions only.
+func (l *Load) Settle(ctx context.Context) error {
+	for {
+		if err := l.AwaitInSync(ctx, false); err != nil {
+			return err
+		}
+		results, err := l.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, l.topicPartitions())
+		if err != nil {
+			return fmt.Errorf("elect the preferred leaders: %w", err)
+		}
+		var refused error
+		for _, partitions := range results {
+			for _, result := range partitions {
+				if result.Err != nil && !errors.Is(result.Err, kerr.ElectionNotNeeded) {
+					refused = fmt.Errorf("elect the preferred leader of %s-%d: %w %s", result.Topic, result.Partition, result.Err, result.ErrMessage)
+				}
+			}
+		}
+		if refused == nil {
+			return l.AwaitInSync(ctx, true)
+		}
+		if ctx.Err() != nil {
+			return errors.Join(refused, ctx.Err())
+		}
+	}
+}
+
+func (l *Load) topicPartitions() kadm.TopicsSet {
+	set := kadm.TopicsSet{}
+	for partition := range l.config.Partitions {
+		set.Add(l.config.Topic, partition)
+	}
+	return set
 }
 
 func (l *Load) notInSync(ctx context.Context, preferred bool) (string, error) {

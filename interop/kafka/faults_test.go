@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-
 	"understudy/internal/fleet"
 	"understudy/internal/trial"
 )
@@ -68,14 +66,7 @@ func (s *show) printLogs(t *testing.T) {
 // settle waits until everything is in sync and led by the preferred replicas.
 func (s *show) settle(t *testing.T) {
 	t.Helper()
-	ctx := limited(t)
-	if err := s.load.AwaitInSync(ctx, false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.load.Admin().ElectLeaders(ctx, kadm.ElectPreferredReplica, kadm.TopicsSet{showTopic: nil}); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.load.AwaitInSync(ctx, true); err != nil {
+	if err := s.load.Settle(limited(t)); err != nil {
 		t.Fatal(err)
 	}
 }
