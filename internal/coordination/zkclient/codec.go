@@ -82,10 +82,11 @@ func decodeEvent(d *jute.Decoder, zxid jute.Zxid) (Event, error) {
 
 // decodeResult reads what follows the reply header. The result keeps d's memory.
 func decodeResult(d *jute.Decoder, code jute.Code, op *Op, chroot string, r *Result) error {
-	if r.Err = code.Err(); r.Err != nil {
-		return nil
-	}
-	if op.Code == jute.OpMulti {
+	switch {
+	case code != jute.OK:
+		r.Err = code // and no body
+		return d.Err()
+	case op.Code == jute.OpMulti:
 		return decodeMulti(d, op, chroot, r)
 	}
 	return decodeBody(d, op, chroot, r)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -469,7 +470,8 @@ func readBody(r io.Reader, n int) ([]byte, error) {
 		if have = len(body); have == n {
 			return body, nil
 		}
-		body = append(body, make([]byte, min(n-have, max(step, have)))...)
+		more := min(n-have, max(step, have))
+		body = slices.Grow(body, more)[:have+more]
 	}
 }
 

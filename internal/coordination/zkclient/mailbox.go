@@ -75,8 +75,9 @@ func (m *mailbox) close() {
 // deliver is the event goroutine.
 func (c *Client) deliver() {
 	var items []item
-	for ok := true; ; {
-		if items, ok = c.mail.take(items); !ok {
+	for {
+		var more bool
+		if items, more = c.mail.take(items); !more {
 			return
 		}
 		c.inCallback.Store(true)

@@ -102,7 +102,7 @@ func (c *conn) sync() error {
 	c.flush()
 	c.current.body = bytes.Clone(c.current.body)
 	d := jute.NewDecoder(c.current.body)
-	if d.StringView(); d.Err() != nil {
+	if !hasString(&d) {
 		c.current.code = jute.MarshallingError
 		c.perform()
 		return nil
@@ -118,6 +118,11 @@ func (c *conn) sync() error {
 	}
 	c.server.member.View(c.view)
 	return nil
+}
+
+func hasString(d *jute.Decoder) bool {
+	d.StringView()
+	return d.Err() == nil
 }
 
 // authenticate adds the identity that an auth packet claims; it counts for every request behind it.

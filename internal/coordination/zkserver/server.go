@@ -87,7 +87,6 @@ type Server struct {
 	event []byte // scratch of Applied: the frame of an event
 
 	sessionID atomic.Int64 // the last one given out
-	nextConn  atomic.Uint64
 	stats     serverStats
 
 	mu struct {
