@@ -96,12 +96,17 @@ func (w *writer) run(t *testing.T, m *node, session jute.SessionID, stop <-chan 
 // TestNothingAcknowledgedIsLost kills a random member (or all of them) again and again while
 // every member writes; each write must be there once, in order.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
-	c := newCluster(t, 3, func(config *Config) { config.SnapshotEntries, config.KeepEntries = 300, 50 })
+	t.Run("3 members", func(t *testing.T) { testNothingIsLost(t, 3, 6) })
+	t.Run("5 members", func(t *testing.T) { testNothingIsLost(t, 5, 3) })
+}
+
+func testNothingIsLost(t *testing.T, size, rounds int) {
+	c := newCluster(t, size, func(config *Config) { config.SnapshotEntries, config.KeepEntries = 300, 50 })
 	c.leader()
 	random := rand.New(rand.NewPCG(1, 2))
 	var all []*writer
 	session := jute.SessionID(1)
-	for round := range 6 {
+	for round := range rounds {
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		for id, m := range c.members {
@@ -112,9 +117,10 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 			wg.Go(func() { w.run(t, m, mine, stop) })
 		}
 		time.Sleep(150 * time.Millisecond)
-		victims := []znode.MemberID{znode.MemberID(random.IntN(3) + 1)}
-		if round%3 == 2 {
-			victims = []znode.MemberID{1, 2, 3}
+		victims := memberIDs(c.configs[1].Peers)
+		if round%3 != 2 { // a minority
+			random.Shuffle(size, func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
+			victims = victims[:(size-1)/2]
 		}
 		for _, id := range victims {
 			c.kill(id)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"time"
 
 	"understudy/internal/coordination/jute"
@@ -192,7 +193,7 @@ func readAtMost(r io.Reader, n int) ([]byte, error) {
 		if read == n {
 			return body, nil
 		}
-		body = append(body, make([]byte, min(n-read, len(body)))...)
+		body = slices.Grow(body, min(n-read, read))[:read+min(n-read, read)]
 	}
 }
 

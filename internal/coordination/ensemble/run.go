@@ -69,7 +69,6 @@ type inbound struct {
 	from      znode.MemberID
 	message   *pb.Message
 	forward   *forwarded
-	snapshot  bool
 	delivered chan<- struct{}
 }
 

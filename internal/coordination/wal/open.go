@@ -272,8 +272,8 @@ func (l *Log) replaySegment(s *segment, data []byte, first bool) (valid int, err
 		if errors.As(err, &refused) {
 			return 0, &CorruptionError{File: s.path, Offset: int64(at + refused.at), Cause: refused.Error()}
 		}
-		if err != nil {
-			break
+		if size == 0 {
+			return valid, nil // judgeTail looks at what stands there
 		}
 		valid += size
 		l.sequence++

@@ -275,7 +275,7 @@ func verifySnapshot(f vfs.File, path string) (SnapshotID, error) {
 		return SnapshotID{}, err
 	}
 	var trailer [snapshotTrailer]byte
-	if _, err := f.ReadAt(trailer[:], size-snapshotTrailer); err != nil && err != io.EOF {
+	if _, err := f.ReadAt(trailer[:], size-snapshotTrailer); err != nil && !errors.Is(err, io.EOF) {
 		return SnapshotID{}, err
 	}
 	if sum.Sum32() != binary.LittleEndian.Uint32(trailer[8:]) {
