@@ -69,7 +69,7 @@ func (l *Log) load(clean bool, recoveryPoint, start, highWatermark cluster.Offse
 		l.writer.namesSynced = true
 	}
 	for i, s := range segments[:len(segments)-1] {
-		s.dataSynced = segments[i+1].base <= l.writer.recoveryPoint
+		s.dataSynced = clean || segments[i+1].base < l.writer.recoveryPoint
 	}
 	l.synced.offset = l.writer.recoveryPoint
 	return nil
@@ -264,7 +264,9 @@ func (l *Log) recoverSegments(segments []*segment, clean bool, recoveryPoint clu
 			l.dir.logger.Warn("last segment is damaged after a clean stop: it is checked in full", "path", s.log.path(), "error", err)
 			damaged = true
 		}
-		unclean := !clean && (last || segments[i+1].base > recoveryPoint)
+		// The segment that ends at the recovery point is among them: it may have been cut
+		// there, and the cut be undone by a power failure.
+		unclean := !clean && (last || segments[i+1].base >= recoveryPoint)
 		if !damaged && !unclean {
 			continue
 		}
