@@ -19,11 +19,15 @@ import (
 
 // How a lost connection is dialled again. Two refusals within some 10 ms are evidence that
 // the process is gone: a listener that lives refuses nobody, and a kernel refuses for a
-// dead one at once. A dial that times out proves nothing.
+// dead one at once. A dial that times out proves nothing, and nor do refusals of a broker
+// that this channel has never reached: Apache's broker registers before it opens its port.
+// Those must go on for unopenedPatience.
 const (
 	refusalsNeeded  = 2
 	refusalInterval = 10 * time.Millisecond
 	redialInterval  = 50 * time.Millisecond
+	// unopenedPatience is several times what a JVM needs from its registration to its port.
+	unopenedPatience = 5 * time.Second
 )
 
 type channelConfig struct {
@@ -51,7 +55,10 @@ type channel struct {
 		sync.Mutex
 		queue []kmsg.Request
 	}
-	reported bool // brokerRefused has been posted and not yet taken back; owned by run
+
+	// Owned by run.
+	reported bool // brokerRefused has been posted and not yet taken back
+	reached  bool // there has been a connection
 }
 
 func newChannel(config channelConfig) *channel {
@@ -107,19 +114,24 @@ func (ch *channel) connect() *wire.Client {
 	address := net.JoinHostPort(ch.endpoint.Host, strconv.Itoa(int(ch.endpoint.Port)))
 	options := wire.ClientOptions{ClientID: strconv.Itoa(int(ch.self)), DialContext: ch.dial}
 	refusals := 0
+	var since time.Time // of the first of them
 	for ch.ctx.Err() == nil {
 		ctx, cancel := context.WithTimeout(ch.ctx, ch.settings.SocketTimeout)
 		client, err := wire.Dial(ctx, address, options)
 		cancel()
 		if err == nil {
+			ch.reached = true
 			return client
 		}
 		pause := redialInterval
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			refusals++
+			if refusals == 1 {
+				since = time.Now()
+			}
 			if refusals < refusalsNeeded {
 				pause = refusalInterval
-			} else if !ch.reported {
+			} else if !ch.reported && (ch.reached || time.Since(since) > unopenedPatience) {
 				ch.reported = true
 				ch.post(brokerRefused{ch.broker, ch.brokerEpoch})
 			}

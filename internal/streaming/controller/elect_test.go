@@ -40,11 +40,17 @@ func TestElectionRules(t *testing.T) {
 		{name: "offline, unclean allowed: a clean leader is preferred", before: state(1, 1, 3), rule: offline(ids(2, 3), true), leader: 3, isr: ids(3)},
 		{name: "offline, unclean allowed: nobody is alive", before: state(1, 1), rule: offline(nil, true), fails: true},
 		{name: "reassign: first of the target that is alive and in sync, ISR unchanged", before: state(1, 1, 4, 5),
-			rule: func(s *cluster.PartitionState) (cluster.PartitionState, bool) { return electReassign(ids(4, 5), s, among(5)) }, leader: 5, isr: ids(1, 4, 5)},
+			rule: func(s *cluster.PartitionState) (cluster.PartitionState, bool) {
+				return electReassign(ids(4, 5), s, among(5))
+			}, leader: 5, isr: ids(1, 4, 5)},
 		{name: "preferred", before: state(2, 2, 1),
-			rule: func(s *cluster.PartitionState) (cluster.PartitionState, bool) { return electPreferred(ids(1, 2), s, among(1, 2)) }, leader: 1, isr: ids(2, 1)},
+			rule: func(s *cluster.PartitionState) (cluster.PartitionState, bool) {
+				return electPreferred(ids(1, 2), s, among(1, 2))
+			}, leader: 1, isr: ids(2, 1)},
 		{name: "preferred: not in sync", before: state(2, 2),
-			rule: func(s *cluster.PartitionState) (cluster.PartitionState, bool) { return electPreferred(ids(1, 2), s, among(1, 2)) }, fails: true},
+			rule: func(s *cluster.PartitionState) (cluster.PartitionState, bool) {
+				return electPreferred(ids(1, 2), s, among(1, 2))
+			}, fails: true},
 		{name: "controlled shutdown: all that leave go from the ISR", before: state(1, 1, 2, 3),
 			rule: func(s *cluster.PartitionState) (cluster.PartitionState, bool) {
 				return electShutdown(ids(1, 2, 3), s, among(1, 2, 3), among(1, 2))
