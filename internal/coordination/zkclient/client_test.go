@@ -41,7 +41,7 @@ func startServer(t testing.TB) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := zkserver.New(zkserver.Config{Member: member, MaxClientConnections: -1, MaxSessionTimeout: time.Minute, Logger: logger(t)})
+	s, err := zkserver.New(zkserver.Config{Member: member, TickTime: 500 * time.Millisecond, MaxClientConnections: -1, MaxSessionTimeout: time.Minute, Logger: logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func (c *conn) greet() error {
 // waitZxid holds a client that has seen more than this member has applied, for the moment that it takes to catch up.
 // Serving it now would take it back in time.
 func (c *conn) waitZxid(seen jute.Zxid) error {
-	deadline := time.NewTimer(holdZxid)
+	deadline := time.NewTimer(c.server.holdZxid)
 	defer deadline.Stop()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()

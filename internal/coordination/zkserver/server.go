@@ -63,10 +63,8 @@ type Config struct {
 const (
 	// sessionlessTimeout ends a connection that has no session (upstream 10 to 20 s).
 	sessionlessTimeout = 15 * time.Second
-	// holdServing and holdZxid are how long a handshake is held when this member has no leader yet or is behind the
-	// client. A client that is refused loses up to a second in its own back-off.
-	holdServing = 2 * time.Second
-	holdZxid    = 500 * time.Millisecond
+	defaultHoldServing = 2 * time.Second
+	defaultHoldZxid    = 500 * time.Millisecond
 
 	defaultMaxClientConnections = 60
 )
@@ -78,6 +76,10 @@ type Server struct {
 	member Member
 	self   znode.MemberID
 	start  time.Time
+
+	// How long a handshake is held when this member has no leader yet, or is behind the client. A client that is
+	// refused loses up to a second in its own back-off.
+	holdServing, holdZxid time.Duration
 
 	watches struct {
 		sync.Mutex
@@ -113,7 +115,8 @@ func New(config Config) (*Server, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{config: config, log: config.Logger, member: config.Member, start: time.Now()}
+	s := &Server{config: config, log: config.Logger, member: config.Member, start: time.Now(),
+		holdServing: defaultHoldServing, holdZxid: defaultHoldZxid}
 	s.self = max(config.Member.Status().ID, 1)
 	s.watches.table = watch.New[*conn]()
 	s.mu.conns = make(map[*conn]struct{})
@@ -295,7 +298,7 @@ func (s *Server) announceLocked() {
 
 // waitServing holds a handshake until there is a leader; false if that takes too long.
 func (s *Server) waitServing(gone <-chan struct{}) bool {
-	timeout := time.NewTimer(holdServing)
+	timeout := time.NewTimer(s.holdServing)
 	defer timeout.Stop()
 	for {
 		s.mu.Lock()

@@ -94,7 +94,8 @@ func TestClientAheadOfTheServerIsClosed(t *testing.T) {
 }
 
 func TestClientAheadIsHeldUntilTheServerHasCaughtUp(t *testing.T) {
-	_, m, addr := start(t, Config{})
+	s, m, addr := start(t, Config{})
+	s.holdZxid = time.Minute
 	writer := open(t, addr)
 	zxid := writer.do(jute.OpCreate, create("/a", "", 0)).Zxid
 	m.hold(true)
@@ -457,7 +458,8 @@ func TestFastExpiryReportsOnlyThePeersEnd(t *testing.T) {
 }
 
 func TestLossOfQuorumClosesClientsAndHoldsHandshakes(t *testing.T) {
-	_, m, addr := start(t, Config{})
+	s, m, addr := start(t, Config{})
+	s.holdServing = time.Minute
 	r := open(t, addr)
 	m.setServing(false)
 	r.eof()
@@ -489,6 +491,24 @@ func TestSlowReaderIsClosedAndOthersGoOn(t *testing.T) {
 	for range 100 {
 		writer.do(jute.OpSetData, setData("/big", "y", -1))
 	}
+}
+
+// A client that watches and does not read is closed once its events have become too many.
+func TestWatcherThatDoesNotReadIsClosed(t *testing.T) {
+	s, _, addr := start(t, Config{})
+	slow, writer := open(t, addr), open(t, addr)
+	path := "/" + strings.Repeat("long", 200_000)
+	recursive := jute.AddWatchRequest{Path: "/", Mode: jute.AddWatchPersistentRecursive}
+	slow.do(jute.OpAddWatch, recursive.Append)
+	writer.do(jute.OpCreate, create(path, "", 0))
+	changes := 0
+	for s.bySession(slow.session.SessionID) != nil {
+		if changes++; changes*len(path) > 2*outputHardBytes+(64<<20) {
+			t.Fatal("the server keeps the events of a client that does not read")
+		}
+		writer.do(jute.OpSetData, setData(path, "", -1))
+	}
+	t.Logf("closed after %d events", changes)
 }
 
 func TestSessionIDsAreUniqueAndHaveTheMembersNumber(t *testing.T) {
