@@ -18,7 +18,7 @@ type applier struct {
 	m       *Member
 	queue   *mailbox[applyItem]
 	applied atomic.Uint64
-	term    uint64 // of the last entry applied
+	term    atomic.Uint64 // of the last entry applied
 
 	waiting []waitingBarrier // ordered by index
 
@@ -100,7 +100,7 @@ func (a *applier) apply(e *pb.Entry) error {
 		a.entries.Add(1)
 		a.requests.Add(uint64(len(batch.Requests)))
 	}
-	a.term = e.GetTerm()
+	a.term.Store(e.GetTerm())
 	a.applied.Store(index)
 	a.sinceEntries++
 	a.sinceBytes += int64(len(e.GetData()))
@@ -175,7 +175,7 @@ func (a *applier) restore(id wal.SnapshotID) error {
 	dropped := m.forward.skipTo(machine.NextSequence(m.config.ID, m.forward.incarnation))
 	observer := m.observer
 	m.treeMu.Unlock()
-	a.term = id.Term
+	a.term.Store(id.Term)
 	a.applied.Store(id.Index)
 	a.sinceEntries, a.sinceBytes = 0, 0
 	m.drop(observer, dropped)
@@ -222,7 +222,7 @@ func (a *applier) maybeSnapshot() {
 	m.treeMu.Lock()
 	frozen := m.machine.Freeze()
 	m.treeMu.Unlock()
-	id := wal.SnapshotID{Index: a.applied.Load(), Term: a.term}
+	id := wal.SnapshotID{Index: a.applied.Load(), Term: a.term.Load()}
 	m.wg.Go(func() {
 		defer m.snapshotting.Store(false)
 		m.saveSnapshot(id, frozen)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -140,16 +141,20 @@ func newCluster(t testing.TB, n int, adjust ...func(*Config)) *cluster {
 	return c
 }
 
-// freeAddr finds a port that nobody else gets meanwhile: below the ephemeral range's use it
-// would be luck, so the kernel chooses and the listener is closed again.
+// freeAddr finds a port that is free now and stays so while its member is down: the kernel gives
+// none below 32768 to outgoing connections.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(17000)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 func (c *cluster) start(id znode.MemberID) *node {

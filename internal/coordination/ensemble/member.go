@@ -133,7 +133,8 @@ func (m *Member) recover() (err error) {
 		}
 	}
 	m.forward = newForwarder(m.config.ID, m.log.Incarnation())
-	m.applier = &applier{m: m, queue: newMailbox[applyItem](), term: id.Term}
+	m.applier = &applier{m: m, queue: newMailbox[applyItem]()}
+	m.applier.term.Store(id.Term)
 	m.applier.applied.Store(id.Index)
 	m.writer = &logWriter{
 		log: m.log, queue: newMailbox[*pb.Message](), toRaft: m.toRaft, toPeer: m.toPeer, fail: m.fail,

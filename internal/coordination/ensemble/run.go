@@ -117,6 +117,7 @@ func (l *loop) run(stop <-chan struct{}) {
 			l.now = time.Now()
 		}
 		l.drain()
+		l.barriers.next(l)
 		l.campaignIfDue()
 		l.propose()
 		l.ready()
@@ -688,12 +689,19 @@ func (b *barriers) enqueue(l *loop, f func(bool)) {
 }
 
 func (b *barriers) next(l *loop) {
-	if len(b.asked) > 0 || len(b.waiting) == 0 || l.leader == 0 {
+	if len(b.asked) > 0 || len(b.waiting) == 0 || !b.answerable(l) {
 		return
 	}
 	b.asked, b.waiting = b.waiting, nil
 	b.first = b.context + 1
 	b.ask(l)
+}
+
+// answerable says whether raft's answer would be right. A lone member is answered by raft with
+// the commit index it knows, even before it has committed anything in its term; after a restart
+// that may lie below what it acknowledged (the commit index alone is never synced).
+func (b *barriers) answerable(l *loop) bool {
+	return l.leader != 0 && (!l.alone() || l.m.applier.term.Load() >= l.term)
 }
 
 func (b *barriers) ask(l *loop) {
@@ -704,7 +712,7 @@ func (b *barriers) ask(l *loop) {
 
 // again repeats the question after a change of leader, which loses it.
 func (b *barriers) again(l *loop) {
-	if len(b.asked) > 0 && l.leader != 0 {
+	if len(b.asked) > 0 && b.answerable(l) {
 		b.ask(l)
 	}
 	b.next(l)
