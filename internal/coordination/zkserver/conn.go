@@ -132,12 +132,19 @@ func (c *conn) ended(err error) {
 	byPeer := !c.mu.closed && !c.mu.last && isPeerEnd(err)
 	fast := byPeer && c.mu.graceMs > 0 && session != 0 && !c.mu.ended
 	c.mu.Unlock()
+	if errors.Is(err, errRefused) || errors.Is(err, errFrameLength) {
+		c.server.warn("zookeeper client refused", "client", c.remote, "session", sessionText(session), "err", err)
+	}
 	c.close(err.Error())
 	if fast {
 		c.server.log.Info("connection of a fast session lost", "session", sessionText(session), "client", c.remote, "err", err)
 		c.server.member.ConnectionLost(session, generation)
 	}
 }
+
+// errRefused marks what a client is refused for, so that its operator finds a line about it: the protocol has no code
+// for it, only the end of the connection.
+var errRefused = errors.New("refused")
 
 func isPeerEnd(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
@@ -158,7 +165,7 @@ func (c *conn) take(frame []byte) error {
 	var header jute.RequestHeader
 	header.Decode(&d)
 	if err := d.Err(); err != nil {
-		return fmt.Errorf("request without a header: %w", err)
+		return fmt.Errorf("%w: request without a header: %w", errRefused, err)
 	}
 	if err := c.admit(); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"understudy/internal/coordination/jute"
@@ -30,6 +31,9 @@ func (c *conn) greet() error {
 	if c.fourLetters(string(word)) {
 		return errLast
 	}
+	if what := otherProtocol(word); what != "" {
+		return fmt.Errorf("%w: this is %s, and this port speaks ZooKeeper's protocol", errRefused, what)
+	}
 	frame, err := c.in.next(func() {})
 	if err != nil {
 		return err
@@ -38,7 +42,7 @@ func (c *conn) greet() error {
 	d := jute.NewDecoder(frame)
 	h.request.Decode(&d)
 	if err := d.Err(); err != nil {
-		return fmt.Errorf("handshake: %w", err)
+		return fmt.Errorf("%w: handshake: %w", errRefused, err)
 	}
 	c.mu.Lock()
 	c.mu.stats.received++
@@ -55,6 +59,17 @@ func (c *conn) greet() error {
 	}
 	_ = c.net.SetReadDeadline(time.Time{})
 	return nil
+}
+
+// otherProtocol names what else begins with these bytes; as a frame's length they would be out of range.
+func otherProtocol(first []byte) string {
+	switch {
+	case first[0] == 0x16 && first[1] == 3:
+		return "TLS"
+	case slices.Contains([]string{"GET ", "POST", "HEAD", "PUT ", "PRI "}, string(first)):
+		return "HTTP"
+	}
+	return ""
 }
 
 // waitZxid holds a client that has seen more than this member has applied, for the moment that it takes to catch up.
@@ -78,7 +93,8 @@ func (c *conn) waitZxid(seen jute.Zxid) error {
 		select {
 		case <-again.C:
 		case <-deadline.C:
-			return fmt.Errorf("client has seen zxid 0x%x, here is 0x%x", uint64(seen), uint64(applied))
+			return fmt.Errorf("%w: it has seen zxid 0x%x, which is ahead of 0x%x here: this member lags, or the client comes from another ensemble",
+				errRefused, uint64(seen), uint64(applied))
 		case <-c.done:
 			return net.ErrClosed
 		}
