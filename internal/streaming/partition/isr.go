@@ -130,10 +130,18 @@ func (r *Replica) ChangeDone(sequence uint64, committed *cluster.PartitionState,
 		}
 		r.isr.commit(committed.ISR)
 		r.partitionEpoch = committed.PartitionEpoch
+		for i := range r.remotes {
+			r.remotes[i].ineligible = r.remotes[i].ineligible && !slices.Contains(r.isr.committed, r.remotes[i].id)
+		}
 		return r.advanceHighWatermark(env), nil
 	}
 	switch reactionTo(err) {
 	case revertChange:
+		if errors.Is(err, kerr.IneligibleReplica) {
+			for i := range r.remotes {
+				r.remotes[i].ineligible = slices.Contains(r.isr.proposed, r.remotes[i].id) && !slices.Contains(r.isr.committed, r.remotes[i].id)
+			}
+		}
 		r.isr.revert()
 		return r.advanceHighWatermark(env), nil
 	case stayPending:

@@ -91,6 +91,10 @@ type remote struct {
 	logEnd   cluster.Offset      // NoOffset until its first fetch in this leadership
 	logStart cluster.Offset
 
+	// ineligible: the controller has refused it for the ISR (it is shutting down, say), so the
+	// high watermark does not wait for it to join. Cleared when it has joined.
+	ineligible bool
+
 	lastCaughtUp     Instant
 	lastFetch        Instant
 	lastFetchLeadEnd cluster.Offset // the leader's log end at its last fetch
@@ -255,7 +259,9 @@ func (r *Replica) advanceHighWatermark(env *Environment) bool {
 		if follower.logEnd >= candidate {
 			continue
 		}
-		joining := func() bool { return r.caughtUp(follower, env.Now) && env.Alive(follower.id) }
+		joining := func() bool {
+			return !follower.ineligible && r.caughtUp(follower, env.Now) && env.Alive(follower.id)
+		}
 		if slices.Contains(maximal, follower.id) || joining() {
 			candidate = follower.logEnd
 		}
@@ -319,8 +325,9 @@ func (r *Replica) FollowerFetched(fetch *FollowerFetch, env *Environment) (moved
 
 	change = r.maybeExpand(follower, env)
 	// An expansion under way counts in the maximal ISR, and this replica is level with the
-	// high watermark, so the watermark can only gain from looking again.
-	if before != follower.logEnd || change != nil {
+	// high watermark, so the watermark can only gain from looking again. And while it is
+	// behind, whoever held it back may be gone since: no other event would tell.
+	if before != follower.logEnd || change != nil || r.highWatermark < r.logEnd {
 		moved = r.advanceHighWatermark(env)
 	}
 	return moved, change

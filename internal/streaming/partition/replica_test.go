@@ -374,3 +374,42 @@ func TestFollowerHighWatermark(t *testing.T) {
 		}
 	}
 }
+
+// A follower that the controller refuses, because it is shutting down, must not hold the high
+// watermark back until the lag time is over: acks=all waited for half a minute.
+func TestARefusedFollowerDoesNotHoldTheHighWatermark(t *testing.T) {
+	r := leaderOf(t, 100, 1, 2)
+	fetched(r, 2, 100, second)
+	_, change := fetched(r, 3, 100, second)
+	if change == nil {
+		t.Fatal("no expansion proposed")
+	}
+	r.Appended(110, at(second))
+	fetched(r, 2, 110, second)
+	if r.HighWatermark() != 100 {
+		t.Fatalf("high watermark %d while replica 3 may be in the ISR", r.HighWatermark())
+	}
+	if moved, _ := r.ChangeDone(change.Sequence, nil, kerr.IneligibleReplica, at(second)); !moved || r.HighWatermark() != 110 {
+		t.Errorf("high watermark %d after the refusal, want 110", r.HighWatermark())
+	}
+}
+
+// A follower that is gone leaves no event behind at the leader; the others' fetches must do.
+func TestADeadFollowerDoesNotHoldTheHighWatermark(t *testing.T) {
+	r := leaderOf(t, 100, 1, 2)
+	fetched(r, 2, 100, second)
+	fetched(r, 3, 99, second) // not in the ISR yet, and about to join
+	r.Appended(110, at(second))
+	fetched(r, 3, 100, second)
+	if change := r.currentChange(); change != nil {
+		r.ChangeDone(change.Sequence, nil, kerr.OperationNotAttempted, at(second))
+	}
+	fetched(r, 2, 110, second)
+	if r.HighWatermark() == 110 {
+		t.Fatal("the high watermark does not wait for a follower that is about to join")
+	}
+	dead := &Environment{Now: second, MinISR: 1, Alive: func(id cluster.BrokerID) bool { return id != 3 }}
+	if moved, _ := r.FollowerFetched(&FollowerFetch{Replica: 2, Epoch: cluster.UnknownBrokerEpoch, Offset: 110}, dead); !moved || r.HighWatermark() != 110 {
+		t.Errorf("high watermark %d after replica 3 died, want 110", r.HighWatermark())
+	}
+}
