@@ -35,6 +35,10 @@ type Fault func() (struck, over time.Time, err error)
 // Strike applies a fault and waits until each of the partitions acknowledges again.
 func (l *Load) Strike(ctx context.Context, name string, partitions []int32, fault Fault) (Outcome, error) {
 	outcome := Outcome{Fault: name, Partitions: partitions}
+	// A gap is between two acknowledgements: there must be one before.
+	if err := l.awaitAcknowledgements(ctx, partitions, time.Now()); err != nil {
+		return outcome, fmt.Errorf("before %s: %w", name, err)
+	}
 	l.marks.openWindow()
 	struck, over, err := fault()
 	if err != nil {
@@ -42,18 +46,27 @@ func (l *Load) Strike(ctx context.Context, name string, partitions []int32, faul
 		return outcome, fmt.Errorf("%s: %w", name, err)
 	}
 	outcome.Struck = struck
-	for !l.marks.settled(partitions, over) {
-		select {
-		case <-ctx.Done():
-			l.marks.closeWindow(nil)
-			return outcome, fmt.Errorf("%s: no acknowledgement from every partition: %w", name, ctx.Err())
-		case <-time.After(time.Millisecond):
-		}
+	if err := l.awaitAcknowledgements(ctx, partitions, over); err != nil {
+		l.marks.closeWindow(nil)
+		return outcome, fmt.Errorf("after %s: %w", name, err)
 	}
 	for _, gap := range l.marks.closeWindow(partitions) {
 		outcome.Gap = max(outcome.Gap, gap)
 	}
 	return outcome, nil
+}
+
+// awaitAcknowledgements waits until each partition has acknowledged a record that was sent
+// after an instant.
+func (l *Load) awaitAcknowledgements(ctx context.Context, partitions []int32, after time.Time) error {
+	for !l.marks.settled(partitions, after) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not every partition acknowledges: %w", ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // LedBy returns the partitions of the load's topic that a broker leads now.
