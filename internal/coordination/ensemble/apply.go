@@ -107,6 +107,10 @@ func (a *applier) apply(e *pb.Entry) error {
 	return nil
 }
 
+// flusher is an Observer that wants to know when a run of Applied calls has ended: Flush is
+// called by the apply loop, without the tree's lock, so that it can act once for all of them.
+type flusher interface{ Flush() }
+
 // applyBatch runs a batch under the tree's write lock and tells observer and sessions.
 func (a *applier) applyBatch(term uint64, b *znode.Batch) {
 	m := a.m
@@ -139,6 +143,9 @@ func (a *applier) applyBatch(term uint64, b *znode.Batch) {
 		}
 	})
 	m.treeMu.Unlock()
+	if f, ok := observer.(flusher); ok {
+		f.Flush()
+	}
 
 	for _, e := range expired {
 		m.logger.Info("session expired", "session", fmt.Sprintf("0x%x", uint64(e.id)), "reason", string(e.reason))

@@ -40,7 +40,7 @@ type Config struct {
 	SnapshotEntries uint64
 	SnapshotBytes   int64
 	KeepEntries     uint64
-	// CacheBytes bounds the entries kept in memory (16 MiB).
+	// CacheBytes bounds the entries kept in memory (8 MiB).
 	CacheBytes int64
 	// ContainerCheckInterval is how often the leader looks for empty containers and expired
 	// TTL nodes (60 s); ContainerMaxPerCheck bounds what it deletes then (10,000).
@@ -151,7 +151,7 @@ func (c *Config) complete() error {
 	setDefault(&c.SnapshotEntries, 20_000)
 	setDefault(&c.SnapshotBytes, 64<<20)
 	setDefault(&c.KeepEntries, 5_000)
-	setDefault(&c.CacheBytes, 16<<20)
+	setDefault(&c.CacheBytes, 8<<20)
 	setDefault(&c.ContainerCheckInterval, time.Minute)
 	setDefault(&c.ContainerMaxPerCheck, 10_000)
 	setDefault(&c.stalledAfter, time.Second)

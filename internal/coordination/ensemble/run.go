@@ -220,6 +220,8 @@ func (l *loop) step(m *pb.Message) {
 		m = l.cappedHeartbeat(m)
 	case m.GetType() == pb.MsgAppResp && m.GetReject():
 		l.noticeLostLog(m)
+	case m.GetType() == pb.MsgPreVote && l.outranks(m):
+		return
 	}
 	if err := l.node.Step(m); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
 		l.m.logger.Debug("raft message not taken", "type", m.GetType().String(), "from", m.GetFrom(), "error", err)
@@ -302,6 +304,7 @@ func (l *loop) ready() {
 func (l *loop) dispatch(m *pb.Message) {
 	switch {
 	case m.GetTo() == raft.LocalAppendThread:
+		l.standBack(m.GetResponses())
 		l.m.writer.put(m)
 	case m.GetTo() == raft.LocalApplyThread:
 		l.m.applier.put(applyItem{entries: m.GetEntries(), answers: m.GetResponses()})
@@ -333,10 +336,13 @@ func (l *loop) follow() {
 		l.serving.leaderChanged(l)
 		l.barriers.again(l)
 	}
-	if leader != 0 {
+	switch {
+	case leader != 0:
 		l.campaign = campaign{}
-	} else if l.campaign.due.IsZero() {
-		l.campaignAfter(retryDelay(l.random, 0))
+	case state == raft.StateCandidate:
+		l.campaignAfter(voteDelay(l.random)) // a new attempt before that would undo this one
+	case l.campaign.due.IsZero():
+		l.campaignAfter(retryDelay(l.random))
 	}
 	isLeader := state == raft.StateLeader
 	if wasLeader != isLeader || (isLeader && term != beforeTerm) {
@@ -421,23 +427,55 @@ func (l *loop) memberDied(id znode.MemberID) {
 	l.campaignAfter(time.Duration(l.random.Int64N(int64(15 * time.Millisecond))))
 }
 
-// campaign is the plan of the next attempt to be elected, while there is no leader.
+// campaign is the plan of the next attempt to be elected, while there is no leader. The
+// members that saw the leader die all make one, within milliseconds. What keeps them from
+// undoing each other's: a pre-vote costs nothing and is repeated every 20 to 50 ms; of two
+// that ask for it at once the one with the lower number goes first (outranks); who gave or
+// asked for a real vote, which takes an fsync on both sides, stands back for longer.
 type campaign struct {
-	due      time.Time
-	attempts int
-	idle     bool // no majority is reachable: nothing is tried
+	due  time.Time
+	idle bool // no majority is reachable: nothing is tried
+}
+
+func retryDelay(random *rand.Rand) time.Duration {
+	return time.Duration(20+random.IntN(30)) * time.Millisecond
+}
+
+func voteDelay(random *rand.Rand) time.Duration {
+	return time.Duration(100+random.IntN(50)) * time.Millisecond
+}
+
+// outranks says that another's pre-vote is not answered because this member's own attempt goes
+// first: both would get it, and split the votes. Not answering is always safe.
+func (l *loop) outranks(m *pb.Message) bool {
+	if l.state != raft.StatePreCandidate || m.GetFrom() < uint64(l.m.config.ID) {
+		return false
+	}
+	index := l.lastAppended()
+	term, err := l.m.log.Term(index)
+	return err == nil && (term > m.GetLogTerm() || term == m.GetLogTerm() && index >= m.GetIndex())
+}
+
+// standBack gives another member's attempt its time, after this one voted for it.
+func (l *loop) standBack(responses []*pb.Message) {
+	for _, r := range responses {
+		if r.GetTo() == uint64(l.m.config.ID) || r.GetReject() || l.campaign.due.IsZero() {
+			continue
+		}
+		switch r.GetType() {
+		case pb.MsgVoteResp:
+			l.campaignAfter(voteDelay(l.random))
+		case pb.MsgPreVoteResp:
+			if due := l.now.Add(retryDelay(l.random)); due.After(l.campaign.due) {
+				l.campaign.due = due
+			}
+		}
+	}
 }
 
 func (l *loop) campaignAfter(wait time.Duration) {
 	l.campaign.due = l.now.Add(wait)
 	l.campaign.idle = false
-}
-
-// retryDelay is 20 to 50 ms, and longer after several failures: an attempt needs some fsyncs,
-// and one that begins while another is under way undoes it.
-func retryDelay(random *rand.Rand, attempts int) time.Duration {
-	wait := time.Duration(20+random.IntN(30)) * time.Millisecond
-	return wait << min(max(attempts-3, 0), 3)
 }
 
 func (l *loop) campaignIfDue() {
@@ -465,8 +503,7 @@ func (l *loop) campaignNow() {
 	if err := l.node.Campaign(); err != nil {
 		l.m.logger.Debug("raft campaign not begun", "error", err)
 	}
-	l.campaign.attempts++
-	l.campaignAfter(retryDelay(l.random, l.campaign.attempts))
+	l.campaignAfter(retryDelay(l.random))
 }
 
 // propose moves this member's pending requests on: into raft's log on the leader, over the

@@ -332,7 +332,7 @@ func (p *peer) write(conn net.Conn, closed <-chan struct{}) {
 				return
 			}
 		}
-		if cap(buffer) > 4<<20 {
+		if cap(buffer) > 2<<20 {
 			buffer = nil
 		}
 	}

@@ -144,7 +144,7 @@ func (l *Log) newFrame(writes []Write) []byte {
 		return nil
 	}
 	frame = appendHardStateRecord(frame, l.hardState.term, l.hardState.vote, l.hardState.commit)
-	if cap(frame) <= 4<<20 {
+	if cap(frame) <= 1<<20 {
 		l.buffer = frame
 	}
 	return frame
