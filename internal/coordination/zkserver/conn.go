@@ -55,6 +55,7 @@ type conn struct {
 		writing bool       // somebody is in a write and will look at out again
 		moved   *sync.Cond // out or queue got shorter, or the connection closed
 		queue   requestQueue
+		unsent  bool // in Server.unsent, or its writer has been woken and not written yet
 		last    bool // the last reply is in out: flush it and close
 		closed  bool
 
@@ -267,7 +268,7 @@ func (c *conn) flush() {
 		}
 		c.mu.moved.Broadcast()
 	}
-	c.mu.writing = false
+	c.mu.writing, c.mu.unsent = false, false // all is written: what comes next needs another wake-up
 	last := c.mu.last
 	c.mu.Unlock()
 	if last {

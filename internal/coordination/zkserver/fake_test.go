@@ -76,10 +76,11 @@ func (m *fakeMember) stop() {
 func (m *fakeMember) Submit(req znode.Request, token any) {
 	m.enqueue(func() {
 		m.tree.Lock()
-		defer m.tree.Unlock()
 		m.sequence++
 		b := znode.Batch{TimeMs: time.Now().UnixMilli(), Origin: 1, Incarnation: 1, FirstSequence: m.sequence, Requests: []znode.Request{req}}
 		m.machine.Apply(1, &b, func(_ int, r *znode.Result) { m.observer.Applied(&req, r, token) })
+		m.tree.Unlock()
+		m.observer.(*Server).Flush()
 	})
 }
 

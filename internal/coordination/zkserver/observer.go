@@ -28,6 +28,16 @@ func (s *Server) Applied(req *znode.Request, res *znode.Result, done any) {
 	}
 }
 
+// Flush has the writers send what Applied has appended since the last time: one wake-up, and most often one write, for
+// all that a log entry held for a connection. The apply loop calls it after each entry.
+func (s *Server) Flush() {
+	for i, c := range s.unsent {
+		c.wakeWriter()
+		s.unsent[i] = nil
+	}
+	s.unsent = s.unsent[:0]
+}
+
 // Reset implements ensemble.Observer: the tree was replaced. What watchers have missed cannot be told, so every client
 // starts anew and catches up with setWatches.
 func (s *Server) Reset() { s.closeAll("tree replaced by a snapshot", func(*conn) bool { return true }) }
@@ -68,14 +78,14 @@ func (c *conn) notify(event *znode.Event, frame []byte) {
 // appendedAndUnlock sees to it that what the apply loop has appended goes out. It unlocks c.mu.
 func (c *conn) appendedAndUnlock() {
 	slow := len(c.mu.out) > outputHardBytes
-	wake := !c.mu.writing // who is writing looks again
+	if !c.mu.unsent {
+		c.mu.unsent = true
+		c.server.unsent = append(c.server.unsent, c)
+	}
 	c.mu.Unlock()
-	switch {
-	case slow:
+	if slow {
 		c.server.warn("zookeeper client does not read, connection closed", "client", c.remote, "unsentBytesMax", outputHardBytes)
 		c.close("client does not read")
-	case wake:
-		c.wakeWriter()
 	}
 }
 

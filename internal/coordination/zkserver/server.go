@@ -86,7 +86,8 @@ type Server struct {
 		table *watch.Table[*conn]
 		fired []*conn // scratch of Applied
 	}
-	event []byte // scratch of Applied: the frame of an event
+	unsent []*conn // have output from Applied that their writers do not know of; the apply loop's
+	event  []byte  // scratch of Applied: the frame of an event
 
 	sessionID atomic.Int64 // the last one given out
 	stats     serverStats
