@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -114,7 +115,8 @@ func (f *faultFile) ReadAt(p []byte, offset int64) (int, error) {
 
 func (f *faultFile) write(p []byte, write func([]byte) (int, error)) (int, error) {
 	err := f.script(OpWrite, f.path)
-	if short, ok := err.(*ShortWrite); ok {
+	var short *ShortWrite
+	if errors.As(err, &short) {
 		n, writeErr := write(p[:min(short.Bytes, len(p))])
 		if writeErr != nil {
 			return n, writeErr

@@ -72,5 +72,5 @@ func (l *fileLock) Close() error {
 
 func identify(info os.FileInfo) fileIdentity {
 	stat := info.Sys().(*syscall.Stat_t)
-	return fileIdentity{device: uint64(stat.Dev), inode: stat.Ino}
+	return fileIdentity{device: uint64(stat.Dev), inode: stat.Ino} //nolint:unconvert // an int32 on Darwin
 }

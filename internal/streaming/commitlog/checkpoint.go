@@ -159,7 +159,7 @@ func readWholeFile(fsys vfs.FS, path string) ([]byte, error) {
 	}
 	data := make([]byte, info.Size())
 	n, err := file.ReadAt(data, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	return data[:n], nil

@@ -23,7 +23,7 @@ type Config struct {
 	BrokerID cluster.BrokerID
 
 	RecoveryThreads         int           // num.recovery.threads.per.data.dir; default: one per processor
-	FlushBytes              int64         // appended bytes after which a log is flushed in the background; 32 MiB
+	FlushBytes              int64         // appended bytes after which a log is flushed in the background; 64 MiB
 	RetentionCheckInterval  time.Duration // log.retention.check.interval.ms; 5 min
 	CheckpointInterval      time.Duration // log.flush.offset.checkpoint.interval.ms and of start offsets; 60 s
 	ProducerExpiration      time.Duration // producer.id.expiration.ms; 24 h
@@ -92,7 +92,7 @@ func DefaultLogConfig() LogConfig {
 }
 
 const (
-	defaultFlushBytes              = 32 << 20
+	defaultFlushBytes              = 64 << 20
 	defaultRetentionCheckInterval  = 5 * time.Minute
 	defaultCheckpointInterval      = time.Minute
 	defaultProducerExpiration      = 24 * time.Hour

@@ -2,9 +2,11 @@ package commitlog
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
+	"sync"
 
 	"understudy/internal/streaming/cluster"
 )
@@ -60,7 +62,7 @@ func (e *entryFile) read(files *fileCache, into []byte, i int) error {
 	defer files.release(&e.file)
 	fromDisk := min(len(into), (e.onDisk-i)*e.width)
 	if n, err := file.ReadAt(into[:fromDisk], int64(i)*int64(e.width)); n < fromDisk {
-		if err == io.EOF || err == nil {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("read %s: %w", e.file.path(), err)
@@ -69,11 +71,16 @@ func (e *entryFile) read(files *fileCache, into []byte, i int) error {
 	return nil
 }
 
+// searchBuffer is the room a search needs. Searches are on the read path, so it is pooled.
+type searchBuffer [(indexBlock + 1) * timeEntrySize]byte
+
+var searchBuffers = sync.Pool{New: func() any { return new(searchBuffer) }}
+
 // search returns how many entries, from the first, satisfy below, which must hold for a
-// prefix of them; and the last of those.
-func (e *entryFile) search(files *fileCache, below func(entry []byte) bool) (count int, last []byte, err error) {
+// prefix of them; and the last of those, in buffer.
+func (e *entryFile) search(files *fileCache, buffer *searchBuffer, below func(entry []byte) bool) (count int, last []byte, err error) {
 	low, high := 0, e.count()
-	entry := make([]byte, e.width)
+	entry := buffer[:e.width]
 	for high-low > indexBlock && err == nil {
 		middle := int(uint(low+high) >> 1)
 		if err = e.read(files, entry, middle); err == nil && below(entry) {
@@ -86,7 +93,7 @@ func (e *entryFile) search(files *fileCache, below func(entry []byte) bool) (cou
 		return 0, nil, err
 	}
 	from := max(low-1, 0) // the entry before, for last
-	block := make([]byte, (high-from)*e.width)
+	block := buffer[:(high-from)*e.width]
 	if err := e.read(files, block, from); err != nil {
 		return 0, nil, err
 	}

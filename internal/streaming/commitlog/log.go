@@ -136,8 +136,6 @@ func (l *Log) view() view {
 	return view{p.segments, p.activeSize, p.start, p.end}
 }
 
-func (v view) active() *segment { return v.segments[len(v.segments)-1] }
-
 // limit is the number of valid bytes of the i-th segment.
 func (v view) limit(i int) int64 {
 	if i == len(v.segments)-1 {

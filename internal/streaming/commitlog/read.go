@@ -231,7 +231,7 @@ func (r *segmentReader) cut(scanner *headerScanner, start, maxBytes int64, minOn
 	for {
 		header, size, err := scanner.at(position)
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = scanner.corrupt(position, io.ErrUnexpectedEOF)
 			}
 			return 0, 0, err

@@ -110,7 +110,8 @@ func (l *Log) trustedStart(s *segment, reader *batchReader, recoveryPoint cluste
 	if err != nil && !errors.Is(err, ErrCorrupt) {
 		return 0, err
 	}
-	if err != nil || header.BaseOffset() > entry.offset || header.BaseOffset() < s.base {
+	points := err == nil && header.BaseOffset() <= entry.offset && header.BaseOffset() >= s.base
+	if !points {
 		return 0, nil
 	}
 	if err := s.index.offsets.truncate(l.files, count); err != nil {

@@ -176,7 +176,9 @@ func (s *segment) lookupPosition(files *fileCache, position int64) (offsetEntry,
 func (s *segment) lookup(files *fileCache, below func([]byte) bool) (offsetEntry, error) {
 	s.index.RLock()
 	defer s.index.RUnlock()
-	_, entry, err := s.index.offsets.search(files, below)
+	buffer := searchBuffers.Get().(*searchBuffer)
+	defer searchBuffers.Put(buffer)
+	_, entry, err := s.index.offsets.search(files, buffer, below)
 	if err != nil || entry == nil {
 		return offsetEntry{offset: s.base}, err
 	}
@@ -188,7 +190,9 @@ func (s *segment) lookup(files *fileCache, below func([]byte) bool) (offsetEntry
 func (s *segment) lookupTime(files *fileCache, timestamp int64) (timeEntry, error) {
 	s.index.RLock()
 	defer s.index.RUnlock()
-	_, entry, err := s.index.times.search(files, func(entry []byte) bool {
+	buffer := searchBuffers.Get().(*searchBuffer)
+	defer searchBuffers.Put(buffer)
+	_, entry, err := s.index.times.search(files, buffer, func(entry []byte) bool {
 		return int64(binary.BigEndian.Uint64(entry)) < timestamp
 	})
 	if err != nil || entry == nil {
@@ -235,7 +239,9 @@ func (s *segment) truncateIndexes(files *fileCache, offset cluster.Offset) error
 	s.index.Lock()
 	defer s.index.Unlock()
 	relative := uint32(max(offset-s.base, 0))
-	count, _, err := s.index.offsets.search(files, func(entry []byte) bool {
+	buffer := searchBuffers.Get().(*searchBuffer)
+	defer searchBuffers.Put(buffer)
+	count, _, err := s.index.offsets.search(files, buffer, func(entry []byte) bool {
 		return binary.BigEndian.Uint32(entry) < relative
 	})
 	if err != nil {
@@ -244,7 +250,7 @@ func (s *segment) truncateIndexes(files *fileCache, offset cluster.Offset) error
 	if err := s.index.offsets.truncate(files, count); err != nil {
 		return err
 	}
-	count, _, err = s.index.times.search(files, func(entry []byte) bool {
+	count, _, err = s.index.times.search(files, buffer, func(entry []byte) bool {
 		return binary.BigEndian.Uint32(entry[8:]) < relative
 	})
 	if err != nil {

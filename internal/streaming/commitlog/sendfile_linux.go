@@ -17,7 +17,7 @@ func (s *Slice) sendfile(conn net.Conn) (sent int64, handled bool, err error) {
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
-		return 0, false, nil
+		return 0, true, err
 	}
 	source := int(file.Fd())
 	position := s.position

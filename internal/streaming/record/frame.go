@@ -1,6 +1,7 @@
 package record
 
 import (
+	"errors"
 	"encoding/binary"
 	"iter"
 
@@ -47,10 +48,10 @@ func Next(data []byte) (batch Batch, rest []byte, err error) {
 }
 
 func checkMagic(magic int8) error {
-	switch {
-	case magic == CurrentMagic:
+	switch magic {
+	case CurrentMagic:
 		return nil
-	case magic == 0 || magic == 1:
+	case 0, 1:
 		return &Error{Code: kerr.UnsupportedForMessageFormat,
 			Reason: "message format " + string('0'+byte(magic)) + " is not supported, only format 2"}
 	default:
@@ -64,7 +65,7 @@ func All(data []byte) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		for len(data) > 0 {
 			batch, rest, err := Next(data)
-			if err == ErrIncomplete {
+			if errors.Is(err, ErrIncomplete) {
 				return
 			}
 			if !yield(batch, err) || err != nil {
