@@ -229,6 +229,10 @@ func (r *Replica) Appended(logEnd cluster.Offset, env *Environment) (moved bool)
 	return r.advanceHighWatermark(env)
 }
 
+// Reconsider looks at the high watermark again after something outside changed (the topic's
+// min.insync.replicas). It reports whether it moved.
+func (r *Replica) Reconsider(env *Environment) (moved bool) { return r.advanceHighWatermark(env) }
+
 // FollowerHighWatermark takes the leader's high watermark from a fetch response: a follower's
 // own is that, within its log. It may move back.
 func (r *Replica) FollowerHighWatermark(leaderHighWatermark, logStart, logEnd cluster.Offset) (moved bool) {

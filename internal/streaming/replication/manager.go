@@ -198,14 +198,20 @@ func (m *Manager) UpdateTopicConfig(topic string) {
 		m.logger.Warn("topic configuration not read, the old one stays", "topic", topic, "err", err)
 		return
 	}
+	effects := takeEffects()
 	for _, h := range m.allHosts() {
 		if h.tp.Topic == topic {
 			h.log.SetConfig(config)
 			h.mu.Lock()
 			h.minISR = int(config.MinInsyncReplicas)
+			env := m.environment(h)
+			if h.replica.Reconsider(&env) {
+				h.highWatermarkMovedLocked(effects)
+			}
 			h.mu.Unlock()
 		}
 	}
+	m.run(effects)
 }
 
 // Close stops fetching and acknowledging, answers what waits, and waits for the goroutines.

@@ -78,6 +78,21 @@ func TestMinISR(t *testing.T) {
 	}
 }
 
+func TestLowerMinISRCommitsWhatWaited(t *testing.T) {
+	c := newTestCluster(t, 1, nil)
+	c.topic.MinInsyncReplicas = 2
+	c.elect(t0, 1, ids(1, 2))
+	c.elect(t0, 1, ids(1))
+	if result := c.await(c.produce(1, t0, AcksLeader, "a")); result.Err != nil || c.describe(1, t0).HighWatermark != 0 {
+		t.Fatalf("%+v, high watermark %d", result, c.describe(1, t0).HighWatermark)
+	}
+	c.topic.MinInsyncReplicas = 1
+	c.brokers[1].manager.UpdateTopicConfig("t")
+	if hw := c.describe(1, t0).HighWatermark; hw != 1 {
+		t.Errorf("high watermark %d", hw)
+	}
+}
+
 func TestAppendTimesOut(t *testing.T) {
 	c := newTestCluster(t, 1, nil)
 	c.elect(t0, 1, ids(1, 2)) // broker 2 does not exist
