@@ -128,8 +128,23 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 	}
 	b.startController(running)
 	b.server.Enable()
+	b.awaitMetadata(ctx)
 	b.logger.Info("broker started", "clusterId", b.clusterID, "brokerEpoch", int64(b.Epoch()), "took", time.Since(started).Round(time.Millisecond))
 	return nil
+}
+
+// firstMetadataWait bounds how long Start waits for the controller's first word.
+const firstMetadataWait = 3 * time.Second
+
+// awaitMetadata holds Start back until the controller has told this broker that it is part of
+// the cluster, so that who waits for the ready line finds a broker that knows the others. A
+// cluster without a controller must not keep its brokers from starting.
+func (b *Broker) awaitMetadata(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, firstMetadataWait)
+	defer cancel()
+	if _, err := b.metadata.WaitFor(ctx, func(image *metadata.Image) bool { return image.Alive(b.id) }); err != nil {
+		b.logger.Warn("started without a word from the controller", "waited", firstMetadataWait)
+	}
 }
 
 // openLogs locks and recovers the log directories. It comes before anything that could
