@@ -28,7 +28,7 @@ func readFile(t *testing.T, fsys FS, path string) []byte {
 	defer file.Close()
 	info := must[fs.FileInfo](t)(file.Stat())
 	data := make([]byte, info.Size())
-	if _, err := file.ReadAt(data, 0); err != nil && err != io.EOF {
+	if _, err := file.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	return data

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -395,4 +396,39 @@ func TestWindowSurvives(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An idle partition costs a few KiB, no goroutine and no open file.
+func TestIdlePartitionsAreCheap(t *testing.T) {
+	const partitions = 500
+	dir := t.TempDir()
+	config := testConfig(nil, dir)
+	m := openManager(t, config)
+	for partition := range int32(partitions) {
+		l, err := m.GetOrCreate(cluster.TopicPartition{Topic: "idle", Partition: partition}, cluster.TopicID{1}, DefaultLogConfig(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, l, batchOf(t, idempotent(1, 0, 0), 1, "v"))
+	}
+	if err := m.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before, goroutines := heap(), runtime.NumGoroutine()
+	m = openManager(t, config)
+	if grown := runtime.NumGoroutine() - goroutines; grown > 4 {
+		t.Errorf("%d goroutines more", grown)
+	}
+	perPartition := int64(heap()-before) / partitions
+	t.Logf("%d bytes per idle partition", perPartition)
+	if perPartition > 6<<10 {
+		t.Errorf("%d bytes per idle partition", perPartition)
+	}
+	runtime.KeepAlive(m)
 }

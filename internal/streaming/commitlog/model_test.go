@@ -502,7 +502,7 @@ func damage(t *testing.T, mem *vfs.Mem, random *rand.Rand) string {
 		}
 		var b [1]byte
 		at := random.Int63n(info.Size())
-		if _, err := file.ReadAt(b[:], at); err != nil && err != io.EOF {
+		if _, err := file.ReadAt(b[:], at); err != nil && !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		b[0] ^= 1 << random.Intn(8)

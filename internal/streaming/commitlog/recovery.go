@@ -164,7 +164,7 @@ func (r *batchReader) window(position int64, n int) ([]byte, error) {
 	if position < r.start || position+int64(n) > r.start+int64(r.filled) {
 		got, err := r.file.ReadAt(r.buffer[:min(int64(len(r.buffer)), r.limit-position)], position)
 		if got < n {
-			if err == nil || err == io.EOF {
+			if err == nil || errors.Is(err, io.EOF) {
 				return nil, r.corrupt(position, errTorn)
 			}
 			return nil, fmt.Errorf("read %s: %w", r.path(), err)

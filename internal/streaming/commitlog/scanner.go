@@ -104,7 +104,7 @@ type located struct {
 func (s *headerScanner) find(from int64, match func(record.Batch) bool) (found located, ok bool, err error) {
 	for position := from; ; {
 		header, size, err := s.at(position)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return located{position: position}, false, nil
 		}
 		if err != nil {
@@ -139,7 +139,7 @@ func (s *segment) walk(files *fileCache, from, limit int64, f func(header record
 	scanner := &headerScanner{file: file, path: s.log.path, limit: limit, chunk: make([]byte, min(replayChunk, max(limit-from, record.HeaderSize)))}
 	for position := from; ; {
 		header, size, err := scanner.at(position)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -1,8 +1,8 @@
 package record
 
 import (
-	"errors"
 	"encoding/binary"
+	"errors"
 	"iter"
 
 	"github.com/twmb/franz-go/pkg/kerr"
