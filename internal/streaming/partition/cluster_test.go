@@ -168,7 +168,7 @@ func (s *sim) release(b *simBroker) {
 }
 
 func (s *sim) elect() {
-	var leader cluster.BrokerID = cluster.NoBroker
+	leader := cluster.NoBroker
 	var isr []cluster.BrokerID
 	for _, id := range s.state.ISR {
 		if s.brokers[id-1].up {

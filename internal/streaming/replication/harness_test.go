@@ -239,7 +239,7 @@ func (c *testCluster) handleAlterPartition(request *wire.Request) {
 				}
 				switch {
 				case c.refuse != nil:
-					entry.ErrorCode = c.refuse.(*kerr.Error).Code
+					entry.ErrorCode = errorCode(c.refuse)
 				case cluster.LeaderEpoch(part.LeaderEpoch) != state.LeaderEpoch:
 					entry.ErrorCode = kerr.FencedLeaderEpoch.Code
 				case cluster.PartitionEpoch(part.PartitionEpoch) != state.PartitionEpoch:

@@ -37,7 +37,6 @@ func (m *Manager) checkControlLocked(brokerEpoch cluster.BrokerEpoch, controller
 type transition struct {
 	host       *hosted
 	assignment partition.Assignment
-	leader     bool
 	code       *int16 // the partition's error code in the response
 }
 
