@@ -28,13 +28,11 @@ type Broker struct {
 	ZooKeeperConnect           string // hosts and optional chroot, as written
 	ZooKeeperSessionTimeout    time.Duration
 	ZooKeeperConnectionTimeout time.Duration
-	ZooKeeperMaxInFlight       int
 
 	LogDirs []string
 
 	NumPartitions            int32
 	DefaultReplicationFactor int16
-	MinInSyncReplicas        int32
 	AutoCreateTopics         bool
 	DeleteTopics             bool
 	UncleanLeaderElection    bool
@@ -52,7 +50,6 @@ type Broker struct {
 	ReplicaFetchResponseMaxBytes  int32
 	ReplicaFetchMinBytes          int32
 	ReplicaFetchWaitMax           time.Duration
-	ReplicaFetchBackoff           time.Duration
 	ReplicaSocketTimeout          time.Duration
 	HighWatermarkCheckpoint       time.Duration
 	NumReplicaFetchers            int
@@ -60,9 +57,6 @@ type Broker struct {
 	FetchMaxBytes                 int32
 	MaxFetchSessions              int
 	SocketRequestMaxBytes         int32
-	SocketListenBacklog           int
-	SocketSendBufferBytes         int
-	SocketReceiveBufferBytes      int
 	ConnectionsMaxIdle            time.Duration
 	MaxConnections                int
 	MaxConnectionsPerIP           int
@@ -70,7 +64,6 @@ type Broker struct {
 	NumRecoveryThreadsPerDataDir  int
 	LogRetentionCheckInterval     time.Duration
 	LogFlushCheckpointInterval    time.Duration
-	LogStartCheckpointInterval    time.Duration
 	ProducerIDExpiration          time.Duration
 	ProducerIDExpirationCheck     time.Duration
 	GroupMinSessionTimeout        time.Duration
@@ -87,13 +80,7 @@ type Broker struct {
 	OffsetsRetentionCheckInterval time.Duration
 	OffsetsCommitTimeout          time.Duration
 	OffsetsCommitRequiredAcks     int16
-	TransactionMaxTimeout         time.Duration
-	TransactionalIDExpiration     time.Duration
-	TransactionStatePartitions    int32
-	TransactionStateReplication   int16
-	TransactionStateMinISR        int32
 	InterBrokerProtocol           string // "3.9-IV0"
-	InterBrokerSecurityProtocol   string
 }
 
 // LoadBroker reads a server.properties (none if path is ""), puts the overrides
@@ -120,7 +107,6 @@ func ParseBroker(values map[string]string, strict bool) (*Broker, []Warning, err
 	s.network(b)
 	s.logs(b)
 	s.groups(b)
-	s.transactions(b)
 	s.consistency(b)
 	return b, s.warnings, s.problems.err()
 }
@@ -185,7 +171,6 @@ func (s *settings) zookeeper(b *Broker) {
 	if _, given := s.text("zookeeper.connection.timeout.ms"); !given {
 		b.ZooKeeperConnectionTimeout = b.ZooKeeperSessionTimeout
 	}
-	b.ZooKeeperMaxInFlight = s.int("zookeeper.max.in.flight.requests")
 }
 
 // connectString says what is wrong with hosts and chroot, "" if nothing.
@@ -232,7 +217,6 @@ func (s *settings) topics(b *Broker) {
 	b.NumPartitions = s.int32("num.partitions")
 	b.DefaultReplicationFactor = s.int16("default.replication.factor")
 	s.require(b.DefaultReplicationFactor > 0 && s.whole("default.replication.factor") <= 32767, "default.replication.factor", "must be from 1 to 32767", "give the number of replicas")
-	b.MinInSyncReplicas = s.int32("min.insync.replicas")
 	b.AutoCreateTopics = s.bool("auto.create.topics.enable")
 	b.DeleteTopics = s.bool("delete.topic.enable")
 	b.UncleanLeaderElection = s.bool("unclean.leader.election.enable")
@@ -251,7 +235,6 @@ func (s *settings) replication(b *Broker) {
 	b.ReplicaFetchResponseMaxBytes = s.int32("replica.fetch.response.max.bytes")
 	b.ReplicaFetchMinBytes = s.int32("replica.fetch.min.bytes")
 	b.ReplicaFetchWaitMax = s.ms("replica.fetch.wait.max.ms")
-	b.ReplicaFetchBackoff = s.ms("replica.fetch.backoff.ms")
 	b.ReplicaSocketTimeout = s.ms("replica.socket.timeout.ms")
 	b.HighWatermarkCheckpoint = s.ms("replica.high.watermark.checkpoint.interval.ms")
 	b.NumReplicaFetchers = s.int("num.replica.fetchers")
@@ -266,9 +249,6 @@ func (s *settings) network(b *Broker) {
 	b.FetchMaxBytes = s.int32("fetch.max.bytes")
 	b.MaxFetchSessions = s.int("max.incremental.fetch.session.cache.slots")
 	b.SocketRequestMaxBytes = s.int32("socket.request.max.bytes")
-	b.SocketListenBacklog = s.int("socket.listen.backlog.size")
-	b.SocketSendBufferBytes = s.int("socket.send.buffer.bytes")
-	b.SocketReceiveBufferBytes = s.int("socket.receive.buffer.bytes")
 	b.ConnectionsMaxIdle = s.ms("connections.max.idle.ms")
 	b.MaxConnections = s.int("max.connections")
 	b.MaxConnectionsPerIP = s.int("max.connections.per.ip")
@@ -295,7 +275,6 @@ func (s *settings) logs(b *Broker) {
 	b.NumRecoveryThreadsPerDataDir = s.int("num.recovery.threads.per.data.dir")
 	b.LogRetentionCheckInterval = s.ms("log.retention.check.interval.ms")
 	b.LogFlushCheckpointInterval = s.ms("log.flush.offset.checkpoint.interval.ms")
-	b.LogStartCheckpointInterval = s.ms("log.flush.start.offset.checkpoint.interval.ms")
 	b.ProducerIDExpiration = s.ms("producer.id.expiration.ms")
 	b.ProducerIDExpirationCheck = s.ms("producer.id.expiration.check.interval.ms")
 	for _, name := range []string{"log.retention.ms", "log.retention.minutes", "log.retention.hours"} {
@@ -330,14 +309,6 @@ func (s *settings) groups(b *Broker) {
 	b.OffsetsCommitRequiredAcks = s.int16("offsets.commit.required.acks")
 	s.require(b.OffsetsCommitRequiredAcks >= -1 && b.OffsetsCommitRequiredAcks <= b.OffsetsTopicReplicationFactor, "offsets.commit.required.acks",
 		"must be from -1 to offsets.topic.replication.factor", "leave it at -1")
-}
-
-func (s *settings) transactions(b *Broker) {
-	b.TransactionMaxTimeout = s.ms("transaction.max.timeout.ms")
-	b.TransactionalIDExpiration = s.ms("transactional.id.expiration.ms")
-	b.TransactionStatePartitions = s.int32("transaction.state.log.num.partitions")
-	b.TransactionStateReplication = s.int16("transaction.state.log.replication.factor")
-	b.TransactionStateMinISR = s.int32("transaction.state.log.min.isr")
 }
 
 // consistency checks what keys say about each other.

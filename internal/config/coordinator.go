@@ -119,7 +119,7 @@ func parseMember(text string) (member Member, reason string) {
 	if strings.ContainsRune(servers, '|') {
 		return member, "has several addresses, and one is supported"
 	}
-	host, rest := servers, ""
+	var host, rest string
 	if strings.HasPrefix(servers, "[") {
 		end := strings.IndexByte(servers, ']')
 		if end < 0 {

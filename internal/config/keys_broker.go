@@ -1,9 +1,9 @@
 package config
 
 // brokerKeys is every key that Kafka 3.9 defines for a broker, and the authorizer's, in
-// order. Names, types, defaults and bounds are Kafka's but for two defaults: ours asks for
-// a session of 3 s (Kafka: 18 s), because a paused broker is replaced only when its session
-// ends, and a follower retries a failed fetch within 100 ms (Kafka: 1 s).
+// order. Names, types, defaults and bounds are Kafka's but for one default: ours asks for a
+// session of 3 s (Kafka: 18 s), because a paused broker is replaced only when its session
+// ends.
 //
 // The text of a supported key says what it does; of any other, what it would have done.
 var brokerKeys = index([]key{
@@ -119,7 +119,7 @@ var brokerKeys = index([]key{
 	{"log.flush.interval.ms", Long, unset, nil, clusterWide, supported, "Time after which a log is flushed to disk."},
 	{"log.flush.offset.checkpoint.interval.ms", Int, "60000", atLeast(0), readOnly, supported, "How often the recovery points are written."},
 	{"log.flush.scheduler.interval.ms", Long, longMax, nil, readOnly, supported, "How often it is checked whether a log is to be flushed."},
-	{"log.flush.start.offset.checkpoint.interval.ms", Int, "60000", atLeast(0), readOnly, supported, "How often the log start offsets are written."},
+	{"log.flush.start.offset.checkpoint.interval.ms", Int, "60000", atLeast(0), readOnly, noEffect, "sets how often the log start offsets are written; they are written with the recovery points"},
 	{"log.index.interval.bytes", Int, "4096", atLeast(0), clusterWide, supported, "Bytes of log between two entries of its index."},
 	{"log.index.size.max.bytes", Int, "10485760", atLeast(4), clusterWide, supported, "Largest size of an index file."},
 	{"log.initial.task.delay.ms", Long, "30000", atLeast(0), readOnly, noEffect, "delays the first run of the log's background tasks; they start at once"},
@@ -144,8 +144,8 @@ var brokerKeys = index([]key{
 	{"log.segment.bytes", Int, "1073741824", atLeast(14), clusterWide, supported, "Size at which a segment is closed."},
 	{"log.segment.delete.delay.ms", Long, "60000", atLeast(0), clusterWide, supported, "How long the files of a deleted segment stay."},
 	{"max.connection.creation.rate", Int, intMax, atLeast(0), clusterWide, noEffect, "limits new connections per second"},
-	{"max.connections", Int, intMax, atLeast(0), clusterWide, noEffect, "limits the connections of this broker"},
-	{"max.connections.per.ip", Int, intMax, atLeast(0), clusterWide, noEffect, "limits the connections of one address"},
+	{"max.connections", Int, intMax, atLeast(0), clusterWide, supported, "Connections that this broker takes."},
+	{"max.connections.per.ip", Int, intMax, atLeast(0), clusterWide, supported, "Connections that it takes from one address."},
 	{"max.connections.per.ip.overrides", String, "", nil, clusterWide, noEffect, "limits the connections of single addresses"},
 	{"max.incremental.fetch.session.cache.slots", Int, "1000", atLeast(0), readOnly, supported, "How many fetch sessions are kept."},
 	{"max.request.partition.size.limit", Int, "2000", atLeast(1), readOnly, noEffect, "limits DescribeTopicPartitions, which a ZooKeeper-mode broker does not serve"},
@@ -189,7 +189,7 @@ var brokerKeys = index([]key{
 	{"password.encoder.secret", Password, unset, nil, readOnly, noEffect, "encrypts passwords in dynamic configuration, which holds none here"},
 	{"principal.builder.class", Class, "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder", nil, perBroker, security, "names a Java class that derives a connection's principal; there are none"},
 	{"process.roles", List, "", oneOf("broker", "controller"), readOnly, supported, "Must be empty: this is ZooKeeper mode."},
-	{"producer.id.expiration.check.interval.ms", Int, "600000", atLeast(1), readOnly, noEffect, "sets how often idle producers are looked for; the log manager has its own ticker"},
+	{"producer.id.expiration.check.interval.ms", Int, "600000", atLeast(1), readOnly, supported, "How often idle producers are looked for."},
 	{"producer.id.expiration.ms", Int, "86400000", atLeast(1), clusterWide, supported, "How long the sequence state of an idle producer is kept."},
 	{"producer.purgatory.purge.interval.requests", Int, "1000", nil, readOnly, noEffect, "sets when Kafka tidies a queue that does not exist here"},
 	{"queued.max.request.bytes", Long, "-1", nil, readOnly, noEffect, "limits the bytes of waiting requests; each connection is bounded instead"},
@@ -222,7 +222,7 @@ var brokerKeys = index([]key{
 	{"remote.log.storage.manager.class.path", String, unset, nil, readOnly, noEffect, "belongs to tiered storage, which is not there"},
 	{"remote.log.storage.manager.impl.prefix", String, "rsm.config.", nil, readOnly, noEffect, "belongs to tiered storage, which is not there"},
 	{"remote.log.storage.system.enable", Bool, "false", nil, readOnly, noEffect, "belongs to tiered storage, which is not there"},
-	{"replica.fetch.backoff.ms", Int, "100", atLeast(0), readOnly, supported, "Longest wait of a follower after a failed fetch."},
+	{"replica.fetch.backoff.ms", Int, "1000", atLeast(0), readOnly, noEffect, "sets the wait of a follower after a failed fetch; ours begins at 10 ms and grows"},
 	{"replica.fetch.max.bytes", Int, "1048576", atLeast(0), readOnly, supported, "Bytes of one partition in a follower's fetch."},
 	{"replica.fetch.min.bytes", Int, "1", nil, readOnly, supported, "Bytes that a follower's fetch waits for."},
 	{"replica.fetch.response.max.bytes", Int, "10485760", atLeast(0), readOnly, supported, "Bytes of a follower's whole fetch."},
@@ -320,7 +320,7 @@ var brokerKeys = index([]key{
 	{"zookeeper.clientCnxnSocket", String, unset, nil, readOnly, noEffect, "names a Java class for the connection to ZooKeeper"},
 	{"zookeeper.connect", String, unset, nil, readOnly, supported, "The ensemble: host:port,host:port/chroot."},
 	{"zookeeper.connection.timeout.ms", Int, unset, nil, readOnly, supported, "How long the first connection may take; the session timeout if unset."},
-	{"zookeeper.max.in.flight.requests", Int, "10", atLeast(1), readOnly, supported, "Requests under way to ZooKeeper at once."},
+	{"zookeeper.max.in.flight.requests", Int, "10", atLeast(1), readOnly, noEffect, "limits the requests under way to ZooKeeper; the client pipelines them, within bounds of its own"},
 	{"zookeeper.metadata.migration.enable", Bool, "false", nil, readOnly, noEffect, "moves the cluster's metadata to KRaft, which is not done"},
 	{"zookeeper.metadata.migration.min.batch.size", Int, "200", atLeast(1), readOnly, noEffect, "tunes the move to KRaft, which is not done"},
 	{"zookeeper.session.timeout.ms", Int, "3000", nil, readOnly, supported, "The session that is asked for: how long a silent broker is still taken for alive."},

@@ -121,7 +121,6 @@ func (s *settings) listeners(b *Broker) {
 func (s *settings) interBroker(b *Broker, protocols map[string]string) {
 	protocol := s.str("security.inter.broker.protocol")
 	_, protocolGiven := s.values["security.inter.broker.protocol"]
-	b.InterBrokerSecurityProtocol = protocol
 	name := strings.ToUpper(s.str("inter.broker.listener.name"))
 	key := "inter.broker.listener.name"
 	switch {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -133,7 +134,7 @@ func contains(words []string, word string) bool {
 
 // parseNumber checks the type; the number is 0 for types that are none.
 func (k *key) parseNumber(text string) (value float64, reason, remedy string) {
-	bits := 0
+	var bits int
 	switch k.typ {
 	case Bool:
 		if !strings.EqualFold(text, "true") && !strings.EqualFold(text, "false") {
@@ -159,7 +160,7 @@ func (k *key) parseNumber(text string) (value float64, reason, remedy string) {
 	if err == nil {
 		return float64(whole), "", ""
 	}
-	if numError, ok := err.(*strconv.NumError); ok && numError.Err == strconv.ErrRange {
+	if errors.Is(err, strconv.ErrRange) {
 		limit := int64(math.MaxInt64) >> (64 - bits)
 		return 0, fmt.Sprintf("outside the range of %d bits", bits),
 			fmt.Sprintf("give a whole number of at most %d", limit)
