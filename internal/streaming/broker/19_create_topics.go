@@ -120,7 +120,7 @@ func (b *Broker) prepareTopic(creation *topicCreation, existing []string) error 
 		return err
 	}
 	if err := config.ValidateTopic(overrides); err != nil {
-		return &controller.Refusal{Code: kerr.InvalidConfig, Message: err.Error()}
+		return refuseConfig(err)
 	}
 	creation.factor = int16(len(assignment[0].Replicas))
 	creation.topic = registry.NewTopic{
@@ -333,4 +333,14 @@ func brokerList(ids []cluster.BrokerID) string {
 		texts[i] = strconv.Itoa(int(id))
 	}
 	return strings.Join(texts, ",")
+}
+
+// refuseConfig answers for a topic's overrides that are not valid; Kafka's words where tools
+// look for them.
+func refuseConfig(err error) error {
+	var problems config.Problems
+	if errors.As(err, &problems) && len(problems) > 0 && strings.HasPrefix(problems[0].Reason, "no such topic key") {
+		return controller.Refuse(kerr.InvalidConfig, "Unknown topic config name: %s", problems[0].Key)
+	}
+	return controller.Refuse(kerr.InvalidConfig, "%s", strings.TrimPrefix(err.Error(), "configuration: "))
 }

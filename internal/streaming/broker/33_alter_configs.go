@@ -81,7 +81,7 @@ func (b *Broker) alterTopicConfig(ctx context.Context, topic string, validateOnl
 		return err
 	}
 	if err := config.ValidateTopic(next); err != nil {
-		return controller.Refuse(kerr.InvalidConfig, "%s", err)
+		return refuseConfig(err)
 	}
 	if validateOnly {
 		return nil

@@ -87,7 +87,7 @@ func TestTopicAdministration(t *testing.T) {
 	}
 	testTopicConfigs(t, admin)
 
-	deleted, err := admin.DeleteTopics(ctx, "t", "missing")
+	deleted, err := admin.DeleteTopics(ctx, "t", "m", "missing")
 	if err != nil || deleted["t"].Err != nil || deleted["missing"].Err != kerr.UnknownTopicOrPartition {
 		t.Errorf("deleted: %+v, %v", deleted, err)
 	}

@@ -17,16 +17,7 @@ func BenchmarkLostBroker(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		s := newStage(b, 3)
-		controller := s.awaitController(0)
-		lists := make([][]cluster.BrokerID, partitions)
-		for i := range lists {
-			first := cluster.BrokerID(i%3) + 1
-			lists[i] = ids(first, 1+first%3, 1+(first+1)%3)
-		}
-		s.createTopic("t", lists...)
-		for told := 0; told < 3*partitions; {
-			s.await("the new partitions", func(got received) bool { told += leading(got, 0); return true })
-		}
+		controller := s.createMany(partitions)
 		victim := s.brokers[1+controller.id%3]
 		for len(s.received) > 0 {
 			<-s.received
@@ -67,4 +58,45 @@ func leading(got received, by cluster.BrokerID) int {
 		}
 	}
 	return count
+}
+
+// createMany makes a topic whose partitions have their replicas on brokers 1 to 3, and waits
+// until they have been told.
+func (s *stage) createMany(partitions int) *scriptedBroker {
+	controller := s.awaitController(0)
+	lists := make([][]cluster.BrokerID, partitions)
+	for i := range lists {
+		first := cluster.BrokerID(i%3) + 1
+		lists[i] = ids(first, 1+first%3, 1+(first+1)%3)
+	}
+	s.createTopic("t", lists...)
+	for told := 0; told < 3*partitions; {
+		s.await("the new partitions", func(got received) bool { told += leading(got, 0); return true })
+	}
+	return controller
+}
+
+// BenchmarkFailover is the same with the controller as the victim, from the end of its
+// session on: a new controller reads everything, elects and tells.
+func BenchmarkFailover(b *testing.B) {
+	const partitions = 10_000
+	for b.Loop() {
+		b.StopTimer()
+		s := newStage(b, 3)
+		victim := s.createMany(partitions)
+		victim.silence()
+		for len(s.received) > 0 {
+			<-s.received
+		}
+		b.StartTimer()
+		victim.stop()
+		for told := 0; told < partitions/3; {
+			s.await("the elections", func(got received) bool { told += leading(got, got.by); return true })
+		}
+		b.StopTimer()
+		for _, broker := range s.brokers {
+			broker.stop()
+		}
+		b.StartTimer()
+	}
 }

@@ -151,5 +151,5 @@ func (c *Core) logElection(p *partition, reason string) {
 
 // noLeader is why an election failed; it carries the code for clients.
 func noLeader(p *partition, code *kerr.Error) error {
-	return fmt.Errorf("no replica of %v is alive and in sync (assigned %v, in sync %v): %w", p.tp, p.assignment.Replicas, p.state.ISR, code)
+	return Refuse(code, "No replica of %v that could lead is alive and in sync (assigned %v, in sync %v).", p.tp, p.assignment.Replicas, p.state.ISR)
 }

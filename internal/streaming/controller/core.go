@@ -314,3 +314,16 @@ func codeOf(err error) int16 {
 	}
 	return kerr.UnknownServerError.Code
 }
+
+// messageOf is an error's text for clients: what a Refusal says, or the code's own words.
+func messageOf(err error) *string {
+	var refusal *Refusal
+	var known *kerr.Error
+	switch {
+	case errors.As(err, &refusal):
+		return &refusal.Message
+	case errors.As(err, &known):
+		return &known.Description
+	}
+	return nil
+}

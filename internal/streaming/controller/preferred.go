@@ -91,9 +91,7 @@ func addElectionResult(response *kmsg.ElectLeadersResponse, tp cluster.TopicPart
 	}
 	result := kmsg.NewElectLeadersResponseTopicPartition()
 	result.Partition, result.ErrorCode = tp.Partition, codeOf(err)
-	if err != nil {
-		result.ErrorMessage = kmsg.StringPtr(err.Error())
-	}
+	result.ErrorMessage = messageOf(err)
 	response.Topics[last].Partitions = append(response.Topics[last].Partitions, result)
 }
 

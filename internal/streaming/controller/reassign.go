@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"fmt"
 	"log/slog"
 	"slices"
 
@@ -236,20 +235,20 @@ func (c *Core) checkTarget(p *partition, target []cluster.BrokerID) error {
 	seen := map[cluster.BrokerID]bool{}
 	for _, id := range target {
 		if id < 0 || seen[id] {
-			return fmt.Errorf("replica list %v has a negative or repeated broker: %w", target, kerr.InvalidReplicaAssignment)
+			return Refuse(kerr.InvalidReplicaAssignment, "Replica list %v has a negative or repeated broker.", target)
 		}
 		seen[id] = true
 		if !p.has(id) && !c.live(id) {
-			return fmt.Errorf("replica assignment has brokers that are not alive (%d): %w", id, kerr.InvalidReplicaAssignment)
+			return Refuse(kerr.InvalidReplicaAssignment, "Replica assignment has brokers that are not alive (%d).", id)
 		}
 	}
 	if len(target) == 0 {
-		return fmt.Errorf("empty replica list: %w", kerr.InvalidReplicaAssignment)
+		return Refuse(kerr.InvalidReplicaAssignment, "Empty replica list.")
 	}
 	// Kafka goes ahead here, and deletes the last replica that has all committed records.
 	next := reassigned(&p.assignment, target)
 	if p.known && !slices.ContainsFunc(p.state.ISR, func(id cluster.BrokerID) bool { return slices.Contains(next.Replicas, id) }) {
-		return fmt.Errorf("none of the in-sync replicas %v would remain: %w", p.state.ISR, kerr.InvalidReplicaAssignment)
+		return Refuse(kerr.InvalidReplicaAssignment, "None of the in-sync replicas %v would remain.", p.state.ISR)
 	}
 	return nil
 }
@@ -264,7 +263,7 @@ func (c *Core) onAlterReassignments(request *kmsg.AlterPartitionAssignmentsReque
 			answer.Partition = part.Partition
 			m, err := c.parseMove(cluster.TopicPartition{Topic: t.Topic, Partition: part.Partition}, part.Replicas)
 			if err != nil {
-				answer.ErrorCode, answer.ErrorMessage = codeOf(err), kmsg.StringPtr(err.Error())
+				answer.ErrorCode, answer.ErrorMessage = codeOf(err), messageOf(err)
 			} else {
 				delete(c.zkMoves, m.p.tp)
 				moves = append(moves, m)
@@ -280,11 +279,11 @@ func (c *Core) onAlterReassignments(request *kmsg.AlterPartitionAssignmentsReque
 func (c *Core) parseMove(tp cluster.TopicPartition, replicas []int32) (move, error) {
 	p := c.partition(tp)
 	if p == nil || p.topic.deletion != nil {
-		return move{}, fmt.Errorf("%v does not exist: %w", tp, kerr.UnknownTopicOrPartition)
+		return move{}, Refuse(kerr.UnknownTopicOrPartition, "%v does not exist.", tp)
 	}
 	if replicas == nil {
 		if !p.assignment.Reassigning() {
-			return move{}, fmt.Errorf("%v is not being reassigned: %w", tp, kerr.NoReassignmentInProgress)
+			return move{}, Refuse(kerr.NoReassignmentInProgress, "%v is not being reassigned.", tp)
 		}
 		return move{p, p.assignment.Origin()}, c.checkTarget(p, p.assignment.Origin())
 	}

@@ -84,6 +84,9 @@ func newController(config Config) *Controller {
 	if config.Settings.RequestTimeout <= 0 {
 		config.Settings.RequestTimeout = 30 * time.Second
 	}
+	if config.Settings.LeaderImbalanceInterval <= 0 {
+		config.Settings.LeaderImbalanceInterval = 300 * time.Second
+	}
 	c := &Controller{
 		config: config, logger: config.Logger, queue: newQueue(),
 		stopCh: make(chan struct{}), done: make(chan struct{}),
