@@ -34,7 +34,7 @@ func (b *Broker) handleFindCoordinator(request *wire.Request) {
 	body := request.Body.(*kmsg.FindCoordinatorRequest)
 	if body.CoordinatorType == groupCoordinator && b.metadata.Image().Topic(group.Topic) == nil {
 		b.created.create([]string{group.Topic}, func(errs map[string]error) {
-			if err := errs[group.Topic]; err != nil {
+			if err := errs[group.Topic]; err != nil && b.offsetsTopicComplaint.allow() {
 				b.logger.Warn("cannot create the offsets topic", "topic", group.Topic, "error", err)
 			}
 			b.replyFindCoordinator(request, body)

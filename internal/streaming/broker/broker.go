@@ -44,8 +44,9 @@ type Broker struct {
 	controller *controller.Controller
 	configs    *registry.ConfigChanges
 
-	groups      *group.Coordinator
-	producerIDs *producerid.Manager
+	groups                *group.Coordinator
+	producerIDs           *producerid.Manager
+	offsetsTopicComplaint complaint
 
 	listeners  []net.Listener
 	advertised []cluster.Endpoint

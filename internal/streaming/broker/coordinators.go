@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -26,7 +27,7 @@ func (b *Broker) startCoordinators(context.Context) error {
 		Log:        groupLog{b.replicas},
 		Partitions: b.offsetsPartitions,
 		Settings: classic.Settings{
-			MinSessionTimeout:     b.config.GroupMinSessionTimeout,
+			MinSessionTimeout:     max(b.config.GroupMinSessionTimeout, 1), // 0 would mean the default
 			MaxSessionTimeout:     b.config.GroupMaxSessionTimeout,
 			InitialRebalanceDelay: b.config.GroupInitialRebalanceDelay,
 			MaxSize:               b.config.GroupMaxSize,
@@ -102,6 +103,16 @@ func (b *Broker) allocateProducerIDs(ctx context.Context) (producerid.Block, err
 	}
 	response := answer.(*kmsg.AllocateProducerIDsResponse)
 	return producerid.Block{Start: response.ProducerIDStart, Count: response.ProducerIDLen}, kerr.ErrorForCode(response.ErrorCode)
+}
+
+// complaint lets a line be logged now and then, where clients ask again and again.
+type complaint struct{ last atomic.Int64 } // in Unix seconds
+
+const complaintSeconds = 30
+
+func (c *complaint) allow() bool {
+	last, now := c.last.Load(), time.Now().Unix()
+	return now-last >= complaintSeconds && c.last.CompareAndSwap(last, now)
 }
 
 // codeOf is the protocol's number of an error from the coordinators, 0 for none.
