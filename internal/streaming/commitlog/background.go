@@ -40,15 +40,30 @@ func (m *Manager) runFlusher() {
 		m.work.Unlock()
 		logs := slices.SortedFunc(maps.Keys(chores), func(a, b *Log) int { return comparePartitions(a.tp, b.tp) })
 		for _, l := range logs { // small files first: they are quick
+			if m.stopping() {
+				return // a clean close does all of it, with more hands
+			}
 			if l.Failed() == nil && chores[l]&choreFiles != 0 {
 				l.tidy()
 			}
 		}
 		for _, l := range logs {
+			if m.stopping() {
+				return
+			}
 			if l.Failed() == nil && chores[l]&choreFlush != 0 {
 				_ = l.Flush() // the failure is recorded and told
 			}
 		}
+	}
+}
+
+func (m *Manager) stopping() bool {
+	select {
+	case <-m.stop:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -400,7 +400,7 @@ func TestWindowSurvives(t *testing.T) {
 
 // An idle partition costs a few KiB, no goroutine and no open file.
 func TestIdlePartitionsAreCheap(t *testing.T) {
-	const partitions = 500
+	const partitions = 200
 	dir := t.TempDir()
 	config := testConfig(nil, dir)
 	m := openManager(t, config)
