@@ -22,7 +22,7 @@ import (
 )
 
 // testLogger is silent unless UNDERSTUDY_TEST_LOG names a level.
-func testLogger(t *testing.T) *slog.Logger {
+func testLogger(t testing.TB) *slog.Logger {
 	var level slog.Level
 	if text := os.Getenv("UNDERSTUDY_TEST_LOG"); text == "" || level.UnmarshalText([]byte(text)) != nil {
 		return slog.New(slog.DiscardHandler)
@@ -32,7 +32,7 @@ func testLogger(t *testing.T) *slog.Logger {
 
 // testCluster is an ensemble of one and some brokers, in this process.
 type testCluster struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	servers string // zookeeper.connect
 	brokers map[int]*Broker
@@ -42,7 +42,7 @@ type testCluster struct {
 
 // newTestCluster starts an ensemble and brokers 1 to n. UNDERSTUDY_TEST_ZOOKEEPER names a
 // running ensemble to use instead (an Apache one, say).
-func newTestCluster(t *testing.T, n int, extra map[string]string) *testCluster {
+func newTestCluster(t testing.TB, n int, extra map[string]string) *testCluster {
 	t.Helper()
 	c := &testCluster{t: t, dir: t.TempDir(), brokers: map[int]*Broker{}, extra: extra}
 	if servers := os.Getenv("UNDERSTUDY_TEST_ZOOKEEPER"); servers != "" {
@@ -62,7 +62,7 @@ func newTestCluster(t *testing.T, n int, extra map[string]string) *testCluster {
 	return c
 }
 
-func startEnsemble(t *testing.T) string {
+func startEnsemble(t testing.TB) string {
 	t.Helper()
 	ensemble, err := coordinator.Start(t.Context(), coordinator.Config{
 		DataDir: t.TempDir(), ClientAddr: "127.0.0.1:0", TickTime: 500 * time.Millisecond,
