@@ -33,7 +33,8 @@ type Config struct {
 	Logs     *commitlog.Manager
 	Metadata *metadata.Cache
 	// TopicConfig returns the effective configuration of a topic; it reads /config/topics/T.
-	// It is called when a log is created or a role taken, never on the data path.
+	// It is called, by several goroutines, for topics new to this broker, and by
+	// UpdateTopicConfig; never on the data path.
 	TopicConfig func(topic string) (commitlog.LogConfig, error)
 	// AlterPartition carries ISR changes to the controller; nil means the manager's own
 	// channel over Dial.

@@ -2,9 +2,11 @@ package replication
 
 import (
 	"errors"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/commitlog"
@@ -60,6 +62,7 @@ func (m *Manager) LeaderAndISR(request *kmsg.LeaderAndISRRequest) *kmsg.LeaderAn
 		return response
 	}
 	work := &roleWork{m: m, request: request, brokerEpoch: brokerEpoch, configs: map[string]topicConfig{}, effects: takeEffects()}
+	work.readConfigs()
 	work.judgeAll(response)
 	work.makeLeaders()
 	work.makeFollowers()
@@ -80,7 +83,7 @@ type roleWork struct {
 	m             *Manager
 	request       *kmsg.LeaderAndISRRequest
 	brokerEpoch   cluster.BrokerEpoch
-	configs       map[string]topicConfig // read at most once per topic
+	configs       map[string]topicConfig // of the topics that are new here
 	leaders       []transition
 	followers     []transition
 	effects       *effects
@@ -90,6 +93,42 @@ type roleWork struct {
 type topicConfig struct {
 	config commitlog.LogConfig
 	err    error
+}
+
+// configReaders bounds the reads of topic configurations that are under way at once.
+const configReaders = 16
+
+// readConfigs reads the configurations of the topics that are new here, several at a time: a
+// broker that comes back is told of all its partitions in one request.
+func (w *roleWork) readConfigs() {
+	topics := map[string]struct{}{}
+	note := func(topic string, number int32) {
+		if w.m.host(cluster.TopicPartition{Topic: topic, Partition: number}) == nil {
+			topics[topic] = struct{}{}
+		}
+	}
+	for i := range w.request.PartitionStates {
+		note(w.request.PartitionStates[i].Topic, w.request.PartitionStates[i].Partition)
+	}
+	for i := range w.request.TopicStates {
+		topic := &w.request.TopicStates[i]
+		for p := range topic.PartitionStates {
+			note(topic.Topic, topic.PartitionStates[p].Partition)
+		}
+	}
+	var group errgroup.Group
+	group.SetLimit(configReaders)
+	var mu sync.Mutex
+	for topic := range topics {
+		group.Go(func() error {
+			config, err := w.m.config.TopicConfig(topic)
+			mu.Lock()
+			defer mu.Unlock()
+			w.configs[topic] = topicConfig{config, err}
+			return nil
+		})
+	}
+	_ = group.Wait()
 }
 
 // judgeAll sorts the partitions into new leaders, new followers and refusals.
@@ -214,11 +253,7 @@ func brokerIDs(ids []int32) []cluster.BrokerID {
 // hostNew opens or creates the log and puts the partition into the map, without a role.
 func (w *roleWork) hostNew(tp cluster.TopicPartition, id cluster.TopicID, isNew bool) (*hosted, error) {
 	m := w.m
-	read, known := w.configs[tp.Topic]
-	if !known {
-		read.config, read.err = m.config.TopicConfig(tp.Topic)
-		w.configs[tp.Topic] = read
-	}
+	read := w.configs[tp.Topic]
 	if read.err != nil {
 		return nil, read.err
 	}
