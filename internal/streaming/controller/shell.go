@@ -312,6 +312,10 @@ func (c *Controller) elect() {
 		}
 		c.resign("another controller, or none, is registered")
 	}
+	if current == c.config.Self {
+		c.clearOwn(ctx)
+		return
+	}
 	if current != cluster.NoBroker {
 		c.logger.Info("controller known", "controller", current)
 		return
@@ -324,6 +328,19 @@ func (c *Controller) elect() {
 		c.take(ctx, fence)
 	default:
 		c.logger.Info("controller known", "controller", current)
+	}
+}
+
+// clearOwn deals with a /controller that names this broker though it is not active. What an
+// earlier incarnation left goes with its session, and the watch tells; what this session
+// holds, because a resignation could not delete it, would stand for ever.
+func (c *Controller) clearOwn(ctx context.Context) {
+	owned, err := c.config.Registry.OwnsController(ctx)
+	if err == nil && owned {
+		err = c.config.Registry.ResignController(ctx, c.fence)
+	}
+	if err != nil {
+		c.electionFailed(ctx, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,7 @@ type scriptedBroker struct {
 	client     *zkclient.Client
 	registry   *registry.Registry
 	controller *Controller
+	follower   atomic.Pointer[Controller] // the controller that watch events go to
 	epoch      cluster.BrokerEpoch
 	once       sync.Once
 }
@@ -103,8 +105,8 @@ func (s *stage) start(id cluster.BrokerID) *scriptedBroker {
 	}
 	b.serve(listener)
 	config := zkclient.Config{Servers: s.servers, SessionTimeout: 40 * time.Second, OnEvent: func(event zkclient.Event) {
-		if b.controller != nil {
-			b.controller.OnZkEvent(event)
+		if controller := b.follower.Load(); controller != nil {
+			controller.OnZkEvent(event)
 		}
 	}}
 	if err := registry.EnsureChroot(s.t.Context(), config); err != nil {
@@ -128,6 +130,7 @@ func (s *stage) start(id cluster.BrokerID) *scriptedBroker {
 		Self: id, Registry: b.registry, Listener: "PLAINTEXT", Logger: testLogger(s.t).With("broker", id),
 		Settings: Settings{LeaderImbalancePercent: 10, DeleteTopics: true},
 	})
+	b.follower.Store(b.controller)
 	b.controller.Start()
 	s.brokers[id] = b
 	s.t.Cleanup(b.stop)
@@ -413,5 +416,23 @@ func TestTopicNames(t *testing.T) {
 	}
 	if got := CollidingTopics("a.b", []string{"a.b", "a_b", "ab"}); !slices.Equal(got, []string{"a_b"}) {
 		t.Errorf("colliding %v", got)
+	}
+}
+
+func TestShellClearsAResignationThatFailed(t *testing.T) {
+	s := newStage(t, 1)
+	b := s.awaitController(0)
+	ctx, cancel := context.WithTimeout(t.Context(), awaitLimit)
+	defer cancel()
+	if err := b.controller.Stop(ctx); err != nil { // leaves /controller to the session
+		t.Fatal(err)
+	}
+	fence := b.controller.fence
+	b.controller = New(b.controller.config)
+	b.controller.fence = fence
+	b.follower.Store(b.controller)
+	b.controller.Start()
+	if next := s.awaitController(0); next.controller.Epoch() != 2 {
+		t.Errorf("epoch %d", next.controller.Epoch())
 	}
 }

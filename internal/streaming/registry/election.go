@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"understudy/internal/coordination/jute"
 	"understudy/internal/coordination/zkclient"
 	"understudy/internal/streaming/cluster"
 )
@@ -109,6 +110,18 @@ func (r *Registry) ResignController(ctx context.Context, fence Fence) error {
 		return nil
 	}
 	return fmt.Errorf("delete %s: %w", PathController, result.Err)
+}
+
+// OwnsController reports whether /controller belongs to the present session.
+func (r *Registry) OwnsController(ctx context.Context) (bool, error) {
+	result := r.do(ctx, zkclient.Exists(PathController, false))
+	if errors.Is(result.Err, ErrNoNode) {
+		return false, nil
+	}
+	if result.Err != nil {
+		return false, fmt.Errorf("read %s: %w", PathController, result.Err)
+	}
+	return jute.SessionID(result.Stat.EphemeralOwner) == r.store.Load().Session().ID, nil
 }
 
 // SetupFeature brings /feature to what a controller at protocol 3.3 or later keeps there,
