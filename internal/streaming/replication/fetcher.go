@@ -396,6 +396,7 @@ func (f *fetcher) connect(ctx context.Context) bool {
 	client, err := wire.Dial(ctx, address, wire.ClientOptions{
 		ClientID:    fmt.Sprintf("broker-%d-fetcher-%d", f.m.config.Self, f.key.number),
 		DialContext: f.m.config.Dial,
+		ReuseBuffer: true, // one fetch in flight, and its records are appended before the next
 	})
 	if err != nil {
 		f.fail("leader not reached", err)

@@ -93,6 +93,25 @@ func TestLowerMinISRCommitsWhatWaited(t *testing.T) {
 	}
 }
 
+func TestUnreadTopicConfigIsReadAgain(t *testing.T) {
+	var reads atomic.Int32
+	c := newTestCluster(t, 1, func(config *Config) {
+		read := config.TopicConfig
+		config.TopicConfig = func(topic string) (commitlog.LogConfig, error) {
+			if reads.Add(1) < 3 {
+				return commitlog.LogConfig{}, errors.New("no connection to the ensemble")
+			}
+			return read(topic)
+		}
+	})
+	c.elect(t0, 1, ids(1))
+	if c.brokers[1].manager.Hosted(t0) {
+		t.Fatal("hosted without a configuration")
+	}
+	c.eventually("the role is taken", func() bool { return c.describe(1, t0).IsLeader })
+	c.mustProduce(1, t0, "a")
+}
+
 func TestAppendTimesOut(t *testing.T) {
 	c := newTestCluster(t, 1, nil)
 	c.elect(t0, 1, ids(1, 2)) // broker 2 does not exist

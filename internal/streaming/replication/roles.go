@@ -1,8 +1,10 @@
 package replication
 
 import (
+	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -68,6 +70,7 @@ func (m *Manager) LeaderAndISR(request *kmsg.LeaderAndISRRequest) *kmsg.LeaderAn
 	work.makeFollowers()
 	m.run(work.effects)
 	m.completeStrangers()
+	work.retryUnread()
 	for _, notify := range work.notifications {
 		notify()
 	}
@@ -93,6 +96,39 @@ type roleWork struct {
 type topicConfig struct {
 	config commitlog.LogConfig
 	err    error
+}
+
+// roleRetry is when partitions are tried again whose topic's configuration could not be read.
+const roleRetry = 100 * time.Millisecond
+
+// retryUnread tries the partitions again whose topic's configuration could not be read. The
+// controller would not: it takes no notice of these errors, and Apache's broker stays without
+// a role until the next LeaderAndIsr. The rules of epochs make a late attempt harmless: a
+// newer role, controller or registration refuses it.
+func (w *roleWork) retryUnread() {
+	again := *w.request
+	again.TopicStates, again.PartitionStates = nil, nil
+	unread := func(topic string) bool { return w.configs[topic].err != nil }
+	for _, topic := range w.request.TopicStates {
+		if unread(topic.Topic) {
+			again.TopicStates = append(again.TopicStates, topic)
+		}
+	}
+	for _, state := range w.request.PartitionStates {
+		if unread(state.Topic) {
+			again.PartitionStates = append(again.PartitionStates, state)
+		}
+	}
+	if len(again.TopicStates)+len(again.PartitionStates) == 0 || w.m.right.closed.Load() {
+		return
+	}
+	w.m.start(func(ctx context.Context) {
+		select {
+		case <-time.After(roleRetry):
+			w.m.LeaderAndISR(&again)
+		case <-ctx.Done():
+		}
+	})
 }
 
 // configReaders bounds the reads of topic configurations that are under way at once.
