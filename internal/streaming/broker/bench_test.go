@@ -16,7 +16,7 @@ func benchBroker(b *testing.B) (*testCluster, *wire.Client) {
 	b.Helper()
 	c := newTestCluster(b, 1, nil)
 	c.createTopic("bench", 1, 1, nil)
-	client, err := wire.Dial(b.Context(), c.seeds()[0], wire.ClientOptions{ClientID: "bench"})
+	client, err := wire.Dial(b.Context(), c.seeds()[0], wire.ClientOptions{ClientID: "bench", ReuseBuffer: true})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -34,7 +34,13 @@ type ClientOptions struct {
 	MaxInFlight int
 	// MaxResponseBytes bounds a response's frame (512 MiB); a larger one ends the connection.
 	MaxResponseBytes int32
+	// ReuseBuffer is for a client that has one request in flight at a time: byte fields of a
+	// response are then valid until the next request is started, and not longer.
+	ReuseBuffer bool
 }
+
+// reusedBytesMax keeps one huge response's buffer from living as long as its connection.
+const reusedBytesMax = 2 << 20
 
 // Client is one connection to a broker. All methods may be called concurrently.
 type Client struct {
@@ -42,6 +48,7 @@ type Client struct {
 	clientID         string
 	maxInFlight      int
 	maxResponseBytes int32
+	reuseBuffer      bool
 	closed           chan struct{} // closed when the connection is known dead
 	wake             chan struct{} // capacity 1: something is to be written
 
@@ -88,6 +95,7 @@ func NewClient(conn net.Conn, options ClientOptions) *Client {
 		clientID:         options.ClientID,
 		maxInFlight:      options.MaxInFlight,
 		maxResponseBytes: options.MaxResponseBytes,
+		reuseBuffer:      options.ReuseBuffer,
 		closed:           make(chan struct{}),
 		wake:             make(chan struct{}, 1),
 	}
@@ -264,10 +272,14 @@ func (c *Client) writeLoop() {
 // readLoop takes responses off the connection until it ends, and then fails the rest.
 func (c *Client) readLoop() {
 	reader := bufio.NewReaderSize(c.conn, 32<<10)
+	var buffer []byte
 	for {
-		frame, err := readFrame(reader, c.maxResponseBytes, nil)
+		frame, err := readFrame(reader, c.maxResponseBytes, buffer)
 		if err == nil {
 			err = c.deliver(frame)
+		}
+		if buffer = nil; c.reuseBuffer && cap(frame) <= reusedBytesMax {
+			buffer = frame
 		}
 		if err != nil {
 			c.fail(err)
