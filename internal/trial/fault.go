@@ -167,14 +167,22 @@ func (l *Load) notInSync(ctx context.Context, preferred bool) (string, error) {
 		return fmt.Sprintf("%d of %d partitions are known", len(partitions), l.config.Partitions), nil
 	}
 	for _, partition := range partitions {
-		if partition.Err != nil || len(partition.ISR) != len(partition.Replicas) || partition.Leader < 0 {
-			return fmt.Sprintf("partition %d has leader %d, in-sync %v of %v, %v", partition.Partition, partition.Leader, partition.ISR, partition.Replicas, partition.Err), nil
-		}
-		if preferred && partition.Leader != partition.Replicas[0] {
-			return fmt.Sprintf("partition %d is led by %d, not by its preferred replica %d", partition.Partition, partition.Leader, partition.Replicas[0]), nil
+		if why := unsettled(partition, preferred); why != "" {
+			return why, nil
 		}
 	}
 	return "", nil
+}
+
+// unsettled says what a partition lacks, "" if nothing.
+func unsettled(partition kadm.PartitionDetail, preferred bool) string {
+	switch {
+	case partition.Err != nil || len(partition.ISR) != len(partition.Replicas) || partition.Leader < 0:
+		return fmt.Sprintf("partition %d has leader %d, in-sync %v of %v, %v", partition.Partition, partition.Leader, partition.ISR, partition.Replicas, partition.Err)
+	case preferred && partition.Leader != partition.Replicas[0]:
+		return fmt.Sprintf("partition %d is led by %d, not by its preferred replica %d", partition.Partition, partition.Leader, partition.Replicas[0])
+	}
+	return ""
 }
 
 // Events collects the servers' log lines that tell when something was noticed, decided and done.

@@ -165,10 +165,10 @@ func JavaStringHash(text string) int32 {
 	for _, r := range text {
 		if r > 0xffff {
 			r -= 0x10000
-			hash = 31*hash + int32(0xd800+(r>>10))
+			hash = 31*hash + 0xd800 + r>>10
 			r = 0xdc00 + r&0x3ff
 		}
-		hash = 31*hash + int32(r)
+		hash = 31*hash + r
 	}
 	return hash
 }
