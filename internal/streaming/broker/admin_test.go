@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"testing"
@@ -76,19 +77,19 @@ func TestTopicAdministration(t *testing.T) {
 	}
 
 	grown, err := admin.UpdatePartitions(ctx, 5, "t", "missing")
-	if err != nil || grown["t"].Err != nil || grown["missing"].Err != kerr.UnknownTopicOrPartition {
+	if err != nil || grown["t"].Err != nil || !errors.Is(grown["missing"].Err, kerr.UnknownTopicOrPartition) {
 		t.Errorf("grown: %+v, %v", grown, err)
 	}
 	c.await("five partitions", func(image *metadata.Image) bool {
 		return image.Topic("t") != nil && len(image.Topic("t").Partitions) == 5 && allLed(image, "t")
 	})
-	if again, _ := admin.UpdatePartitions(ctx, 5, "t"); again["t"].Err != kerr.InvalidPartitions {
+	if again, _ := admin.UpdatePartitions(ctx, 5, "t"); !errors.Is(again["t"].Err, kerr.InvalidPartitions) {
 		t.Errorf("grown again: %+v", again)
 	}
 	testTopicConfigs(t, admin)
 
 	deleted, err := admin.DeleteTopics(ctx, "t", "m", "missing")
-	if err != nil || deleted["t"].Err != nil || deleted["missing"].Err != kerr.UnknownTopicOrPartition {
+	if err != nil || deleted["t"].Err != nil || !errors.Is(deleted["missing"].Err, kerr.UnknownTopicOrPartition) {
 		t.Errorf("deleted: %+v, %v", deleted, err)
 	}
 	c.await("the topic's end", func(image *metadata.Image) bool { return image.Topic("t") == nil })
@@ -132,7 +133,7 @@ func testTopicConfigs(t *testing.T, admin *kadm.Client) {
 	if err := alter(kadm.SubtractConfig, "cleanup.policy", "delete"); err != nil || value("cleanup.policy") != "compact" {
 		t.Errorf("subtracted: %q, %v", value("cleanup.policy"), err)
 	}
-	if err := alter(kadm.AppendConfig, "retention.ms", "7"); err != kerr.InvalidConfig {
+	if err := alter(kadm.AppendConfig, "retention.ms", "7"); !errors.Is(err, kerr.InvalidConfig) {
 		t.Errorf("appended to a number: %v", err)
 	}
 	if err := alter(kadm.DeleteConfig, "cleanup.policy", ""); err != nil || value("cleanup.policy") != "delete" {
@@ -141,7 +142,7 @@ func testTopicConfigs(t *testing.T, admin *kadm.Client) {
 	if value("retention.ms") != "5000" {
 		t.Errorf("another key changed: %q", value("retention.ms"))
 	}
-	if err := alter(kadm.SetConfig, "no.such.key", "1"); err != kerr.InvalidConfig {
+	if err := alter(kadm.SetConfig, "no.such.key", "1"); !errors.Is(err, kerr.InvalidConfig) {
 		t.Errorf("unknown key: %v", err)
 	}
 }
@@ -164,7 +165,7 @@ func TestLeadershipIsMovedAndGivenBack(t *testing.T) {
 	tp := cluster.TopicPartition{Topic: "t"}
 	c.await("the leader", func(image *metadata.Image) bool { p, _ := image.Partition(tp); return p.Leader == 2 })
 	results, err := admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, kadm.TopicsSet{"t": {0: {}, 9: {}}})
-	if err != nil || results["t"][0].Err != kerr.ElectionNotNeeded || results["t"][9].Err != kerr.UnknownTopicOrPartition {
+	if err != nil || !errors.Is(results["t"][0].Err, kerr.ElectionNotNeeded) || !errors.Is(results["t"][9].Err, kerr.UnknownTopicOrPartition) {
 		t.Errorf("elected: %+v, %v", results, err)
 	}
 	c.shutdown(2)
@@ -226,7 +227,7 @@ func TestDescribeClusterAndBrokers(t *testing.T) {
 	if answers, err := admin.AlterBrokerConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "log.retention.ms", Value: &text}}, 1); err != nil || answers[0].Err != nil {
 		t.Fatalf("altered %+v, %v", answers, err)
 	}
-	if answers, err := admin.AlterBrokerConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "broker.id", Value: &text}}, 1); err != nil || answers[0].Err != kerr.InvalidRequest {
+	if answers, err := admin.AlterBrokerConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "broker.id", Value: &text}}, 1); err != nil || !errors.Is(answers[0].Err, kerr.InvalidRequest) {
 		t.Errorf("altered %+v, %v", answers, err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {

@@ -27,7 +27,7 @@ func EnsureChroot(ctx context.Context, config zkclient.Config) error {
 	if err != nil {
 		return fmt.Errorf("create the chroot /%s: %w", chroot, err)
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }() // the path stands; the session would expire by itself
 	err = New(client, config.Logger).createRecursive(ctx, "/"+strings.Trim(chroot, "/"), nil)
 	if err != nil && !errors.Is(err, ErrNodeExists) {
 		return fmt.Errorf("create the chroot /%s: %w", chroot, err)
@@ -125,7 +125,7 @@ func (r *Registry) RegisterBroker(ctx context.Context, registration Registration
 		if current.Err != nil {
 			return cluster.UnknownBrokerEpoch, fmt.Errorf("register broker %d: %w", broker.ID, current.Err)
 		}
-		owner := jute.SessionID(current.Stat.EphemeralOwner)
+		owner := current.Stat.EphemeralOwner
 		switch {
 		case owner == r.store.Load().Session().ID: // our own write whose reply was lost
 			return cluster.BrokerEpoch(current.Stat.Czxid), nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"understudy/internal/coordination/jute"
 	"understudy/internal/coordination/zkclient"
 	"understudy/internal/streaming/cluster"
 )
@@ -121,7 +120,7 @@ func (r *Registry) OwnsController(ctx context.Context) (bool, error) {
 	if result.Err != nil {
 		return false, fmt.Errorf("read %s: %w", PathController, result.Err)
 	}
-	return jute.SessionID(result.Stat.EphemeralOwner) == r.store.Load().Session().ID, nil
+	return result.Stat.EphemeralOwner == r.store.Load().Session().ID, nil
 }
 
 // SetupFeature brings /feature to what a controller at protocol 3.3 or later keeps there,
