@@ -27,6 +27,9 @@ type Options struct {
 	LogLevel              string // "debug" adds the per-partition lines
 	OnLog                 func(LogLine)
 	StartTimeout          time.Duration // for one server; 0 = 30 s
+	// CoordinatorProgram and BrokerProgram choose what runs each server; nil: understudy
+	// runs all. Node.Use changes it between a stop and a start.
+	CoordinatorProgram, BrokerProgram func(id int) *Program
 }
 
 // Node is one server of a fleet, running or not.
@@ -34,13 +37,15 @@ type Node struct {
 	Name    string // "broker 2", "coordinator 1"
 	ID      int
 	Addr    string // its client address
-	command []string
+	role    string
+	config  string
 	logFile string
 	dir     string
 	fleet   *Fleet
 
 	mu struct {
 		sync.Mutex
+		program *Program
 		process *Process // nil while it is not running
 	}
 }
@@ -122,7 +127,7 @@ func (f *Fleet) configureCoordinators(ports []int) error {
 		if err := writeProperties(file, settings); err != nil {
 			return err
 		}
-		f.Coordinators = append(f.Coordinators, f.node("coordinator", id, ports[3*i], dir, file))
+		f.Coordinators = append(f.Coordinators, f.node("coordinator", id, ports[3*i], dir, file, f.options.CoordinatorProgram))
 	}
 	return nil
 }
@@ -149,20 +154,21 @@ func (f *Fleet) configureBrokers(ports []int) error {
 		if err := writeProperties(file, settings); err != nil {
 			return err
 		}
-		f.Brokers = append(f.Brokers, f.node("broker", id, port, dir, file))
+		f.Brokers = append(f.Brokers, f.node("broker", id, port, dir, file, f.options.BrokerProgram))
 	}
 	return nil
 }
 
-func (f *Fleet) node(kind string, id, port int, dir, config string) *Node {
-	command := []string{f.options.Binary, kind, "--config", config, "--log-format", "json"}
-	if f.options.LogLevel != "" {
-		command = append(command, "--log-level", f.options.LogLevel)
+func (f *Fleet) node(role string, id, port int, dir, config string, choose func(id int) *Program) *Node {
+	n := &Node{
+		Name: fmt.Sprintf("%s %d", role, id), ID: id, Addr: fmt.Sprintf("127.0.0.1:%d", port),
+		role: role, config: config, logFile: filepath.Join(dir, "log"), dir: dir, fleet: f,
 	}
-	return &Node{
-		Name: fmt.Sprintf("%s %d", kind, id), ID: id, Addr: fmt.Sprintf("127.0.0.1:%d", port),
-		command: command, logFile: filepath.Join(dir, "log"), dir: dir, fleet: f,
+	n.mu.program = Understudy(f.options.Binary, f.options.LogLevel)
+	if choose != nil {
+		n.mu.program = choose(id)
 	}
+	return n
 }
 
 func writeProperties(path string, settings map[string]string) error {
@@ -251,9 +257,15 @@ func (f *Fleet) KillAll() {
 func (n *Node) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.fleet.options.StartTimeout)
 	defer cancel()
-	process, err := Start(ctx, ProcessSpec{
-		Name: n.Name, Command: n.command, Dir: n.dir, LogFile: n.logFile, OnLog: n.fleet.options.OnLog,
-	})
+	program := n.Program()
+	spec := ProcessSpec{
+		Name: n.Name, Command: program.Command(n.role, n.config), Dir: n.dir, LogFile: n.logFile,
+		OnLog: n.fleet.options.OnLog, Terminated: program.Terminated,
+	}
+	if program.Await != nil {
+		spec.Await = func(ctx context.Context) error { return program.Await(ctx, n.role, n.Addr) }
+	}
+	process, err := Start(ctx, spec)
 	if err != nil {
 		return err
 	}
@@ -292,6 +304,9 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Dir holds the node's configuration, its log, and its data in a folder of that name.
+func (n *Node) Dir() string { return n.dir }
 
 // LogFile is where the node's stderr is kept.
 func (n *Node) LogFile() string { return n.logFile }

@@ -52,6 +52,11 @@ type ProcessSpec struct {
 	Env     []string // added to this process's environment
 	LogFile string   // stderr is appended here; "" keeps nothing
 	OnLog   func(LogLine)
+	// Await returns when the server serves, for programs that do not print our ready line.
+	// Its context ends with the process.
+	Await func(context.Context) error
+	// Terminated is the exit status of a clean shutdown by SIGTERM: 143 for a JVM.
+	Terminated int
 }
 
 // Process is one running server.
@@ -59,12 +64,13 @@ type Process struct {
 	Name  string
 	Ready string // the rest of the ready line
 
+	spec    ProcessSpec
 	command *exec.Cmd
 	exited  chan struct{} // closed when the process is gone and its output is read
 	exit    error         // set before exited is closed
 }
 
-// Start runs a server and waits for its ready line, for the process to end, or for the
+// Start runs a server and waits until it is ready, for the process to end, or for the
 // context; in the last two cases nothing is left running.
 func Start(ctx context.Context, spec ProcessSpec) (*Process, error) {
 	command := exec.Command(spec.Command[0], spec.Command[1:]...)
@@ -86,7 +92,7 @@ func Start(ctx context.Context, spec ProcessSpec) (*Process, error) {
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
-	p := &Process{Name: spec.Name, command: command, exited: make(chan struct{})}
+	p := &Process{Name: spec.Name, spec: spec, command: command, exited: make(chan struct{})}
 	ready := make(chan string, 1)
 	tail := &lastLines{}
 	var readers sync.WaitGroup
@@ -100,6 +106,15 @@ func Start(ctx context.Context, spec ProcessSpec) (*Process, error) {
 		}
 		close(p.exited)
 	}()
+	awaiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if spec.Await != nil {
+		go func() {
+			if spec.Await(awaiting) == nil {
+				ready <- ""
+			}
+		}()
+	}
 	select {
 	case p.Ready = <-ready:
 		return p, nil
@@ -207,14 +222,14 @@ func (p *Process) KillAsync() error { return p.command.Process.Kill() }
 func (p *Process) Signal(signal syscall.Signal) error { return p.command.Process.Signal(signal) }
 
 // Stop asks the process to shut down (SIGTERM), waits, and kills it when the context ends.
-// An exit status other than 0 is an error.
+// An exit status other than that of a clean shutdown is an error.
 func (p *Process) Stop(ctx context.Context) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", p.Name, err)
 	}
 	select {
 	case <-p.exited:
-		if p.exit != nil {
+		if p.exit != nil && p.command.ProcessState.ExitCode() != p.spec.Terminated {
 			return fmt.Errorf("%s did not shut down cleanly: %w", p.Name, p.exit)
 		}
 		return nil
