@@ -31,15 +31,18 @@ type fault struct {
 	what   string
 	target string // from docs/performance.md
 	round  func(context.Context, *theatre) (trial.Outcome, error)
+	// timeout is the clients' request timeout; 0 is trial's default. A paused server is noticed
+	// by nothing else.
+	timeout time.Duration
 }
 
 var faults = []fault{
-	{"leader", "kill -9 of a partition leader", "median < 100, p99 < 300", killLeader(notController)},
-	{"controller", "the same, the victim is the controller, too", "median < 250, p99 < 500", killLeader(isController)},
-	{"both", "kill -9 of a leader and of the coordinator's leader at once", "< 1000", killLeaderAndCoordinator},
-	{"coordinator", "kill -9 of the coordinator's leader alone", "unnoticed", killCoordinatorLeader},
-	{"pause", "SIGSTOP of a leader", "< 3000 + 200", pauseLeader},
-	{"shutdown", "SIGTERM of a leader (controlled shutdown)", "p99 < 50", shutdownLeader},
+	{"leader", "kill -9 of a partition leader", "median < 100, p99 < 300", killLeader(notController), 0},
+	{"controller", "the same, the victim is the controller, too", "median < 250, p99 < 500", killLeader(isController), 0},
+	{"both", "kill -9 of a leader and of the coordinator's leader at once", "< 1000", killLeaderAndCoordinator, 0},
+	{"coordinator", "kill -9 of the coordinator's leader alone", "unnoticed", killCoordinatorLeader, 0},
+	{"pause", "SIGSTOP of a leader (request timeout 100 ms)", "< 3000 + 200", pauseLeader, 100 * time.Millisecond},
+	{"shutdown", "SIGTERM of a leader (controlled shutdown)", "p99 < 50", shutdownLeader, 0},
 }
 
 func failoverCommand() *cobra.Command {
@@ -104,6 +107,7 @@ func measure(ctx context.Context, binary, dir string, f fault, count int) error 
 	}
 	t.load, err = trial.StartLoad(ctx, trial.LoadConfig{
 		Bootstrap: t.fleet.Bootstrap(), Topic: failoverTopic, Partitions: failoverPartitions, Replicas: 3, MinInsync: 2, Every: failoverEvery,
+		RequestTimeout: f.timeout,
 	})
 	if err != nil {
 		return err
