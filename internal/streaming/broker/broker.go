@@ -345,10 +345,26 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	started := time.Now()
 	if b.config.ControlledShutdown && b.server != nil {
 		b.controlledShutdown(ctx)
+		b.linger(ctx)
 	}
 	err := b.teardown(ctx)
 	b.logger.Info("broker stopped", "took", time.Since(started).Round(time.Millisecond))
 	return err
+}
+
+// farewell is how long a broker that has handed over goes on answering. Requests under way
+// to it then get NOT_LEADER_OR_FOLLOWER with the new leader's address, where a closed
+// connection would send their clients looking for it.
+const farewell = 30 * time.Millisecond
+
+func (b *Broker) linger(ctx context.Context) {
+	if b.alone(b.metadata.Image()) {
+		return
+	}
+	select {
+	case <-time.After(farewell):
+	case <-ctx.Done():
+	}
 }
 
 // teardown stops whatever Start had started, in the reverse order that peers expect.
