@@ -101,6 +101,9 @@ func (l *Load) connect() error {
 		kgo.SeedBrokers(l.config.Bootstrap...),
 		kgo.RetryBackoffFn(func(int) time.Duration { return retryEvery }),
 		kgo.MetadataMinAge(retryEvery),
+		// franz-go tries a server that hangs several times before it asks who leads; a client
+		// with a short request timeout is one that asks as often.
+		kgo.MetadataMaxAge(l.config.RequestTimeout),
 		kgo.RequestRetries(math.MaxInt32),
 		kgo.RetryTimeout(10 * time.Minute),
 		kgo.DialTimeout(min(l.config.RequestTimeout, time.Second)),
