@@ -25,8 +25,7 @@ func (m *Manager) enqueue(l *Log, what chore) {
 	}
 }
 
-// runFlusher writes small files and flushes logs as they ask for it. Flushes of different
-// logs follow each other: they compete for the same disk.
+// runFlusher carries out what logs ask of the background.
 func (m *Manager) runFlusher() {
 	for {
 		select {
@@ -34,26 +33,38 @@ func (m *Manager) runFlusher() {
 			return
 		case <-m.wake:
 		}
-		m.work.Lock()
-		chores := m.work.chores
-		m.work.chores = make(map[*Log]chore)
-		m.work.Unlock()
-		logs := slices.SortedFunc(maps.Keys(chores), func(a, b *Log) int { return comparePartitions(a.tp, b.tp) })
-		for _, l := range logs { // small files first: they are quick
-			if m.stopping() {
-				return // a clean close does all of it, with more hands
-			}
-			if l.Failed() == nil && chores[l]&choreFiles != 0 {
-				l.tidy()
-			}
+		m.runChores()
+	}
+}
+
+// Background does what is due now, for a manager without goroutines (Config.Stepped).
+func (m *Manager) Background() {
+	m.runChores()
+	m.tick(&m.stepped)
+}
+
+// runChores writes small files and flushes logs. Flushes of different logs follow each other:
+// they compete for the same disk.
+func (m *Manager) runChores() {
+	m.work.Lock()
+	chores := m.work.chores
+	m.work.chores = make(map[*Log]chore)
+	m.work.Unlock()
+	logs := slices.SortedFunc(maps.Keys(chores), func(a, b *Log) int { return comparePartitions(a.tp, b.tp) })
+	for _, l := range logs { // small files first: they are quick
+		if m.stopping() {
+			return // a clean close does all of it, with more hands
 		}
-		for _, l := range logs {
-			if m.stopping() {
-				return
-			}
-			if l.Failed() == nil && chores[l]&choreFlush != 0 {
-				_ = l.Flush() // the failure is recorded and told
-			}
+		if l.Failed() == nil && chores[l]&choreFiles != 0 {
+			l.tidy()
+		}
+	}
+	for _, l := range logs {
+		if m.stopping() {
+			return
+		}
+		if l.Failed() == nil && chores[l]&choreFlush != 0 {
+			_ = l.Flush() // the failure is recorded and told
 		}
 	}
 }

@@ -35,6 +35,9 @@ type Config struct {
 	// possibly under a log's lock: it must not call back into this package.
 	OnDirFailure func(dir string, err error)
 
+	// Stepped makes the manager start no goroutines: its owner calls Manager.Background.
+	Stepped bool
+
 	Logger *slog.Logger     // nil: discard
 	Now    func() time.Time // nil: time.Now; for retention and expiry
 }

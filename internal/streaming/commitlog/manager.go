@@ -40,6 +40,8 @@ type Manager struct {
 	wake    chan struct{} // has room for one: there is work
 	stop    chan struct{}
 	stopped sync.WaitGroup
+
+	stepped schedule // of Background
 }
 
 // Open locks the directories, checks their identity and loads their logs, recovering them
@@ -50,11 +52,12 @@ func Open(config Config) (*Manager, error) {
 		return nil, errors.New("log.dirs names no directory")
 	}
 	m := &Manager{
-		config: config,
-		files:  newFileCache(config.FS, config.OpenFilesMax),
-		logger: config.Logger,
-		wake:   make(chan struct{}, 1),
-		stop:   make(chan struct{}),
+		config:  config,
+		files:   newFileCache(config.FS, config.OpenFilesMax),
+		logger:  config.Logger,
+		wake:    make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		stepped: schedule{next: make(map[string]time.Time)},
 	}
 	m.mu.logs = make(map[cluster.TopicPartition]*Log)
 	m.work.chores = make(map[*Log]chore)
@@ -62,8 +65,10 @@ func Open(config Config) (*Manager, error) {
 		m.unlock()
 		return nil, err
 	}
-	m.stopped.Go(m.runTicker)
-	m.stopped.Go(m.runFlusher)
+	if !config.Stepped {
+		m.stopped.Go(m.runTicker)
+		m.stopped.Go(m.runFlusher)
+	}
 	return m, nil
 }
 

@@ -156,38 +156,45 @@ func (c *Controller) onSession(change SessionChange) {
 }
 
 func (c *Controller) onZkEvent(event zkclient.Event) {
-	var translated Event
+	if event.Path == registry.PathController {
+		c.queue.pushOnce(item{event: controllerMoved{}})
+		return
+	}
+	if translated := Translate(event); translated != nil {
+		c.queue.pushOnce(item{event: translated})
+	}
+}
+
+// Translate says what a watch event means to the core; nil if nothing. What happens at
+// /controller is the shell's business.
+func Translate(event zkclient.Event) Event {
 	switch event.Path {
-	case registry.PathController:
-		translated = controllerMoved{}
 	case registry.PathBrokerIDs:
-		translated = brokersChanged{}
+		return brokersChanged{}
 	case registry.PathTopics:
-		translated = topicsChanged{}
+		return topicsChanged{}
 	case registry.PathDeleteTopics:
-		translated = deletionsAsked{}
+		return deletionsAsked{}
 	case registry.PathLogDirEvents:
-		translated = logDirsFailed{}
+		return logDirsFailed{}
 	case registry.PathISRChanges:
-		translated = isrsChanged{}
+		return isrsChanged{}
 	case registry.PathPreferredElection:
 		if event.Type != zkclient.NodeDeleted {
-			translated = preferredAsked{}
+			return preferredAsked{}
 		}
 	case registry.PathReassignPartitions:
 		if event.Type != zkclient.NodeDeleted {
-			translated = reassignAsked{}
+			return reassignAsked{}
 		}
 	default:
 		if id, ok := registry.BrokerOfPath(event.Path); ok && event.Type == zkclient.NodeDataChanged {
-			translated = brokerModified{id}
+			return brokerModified{id}
 		} else if topic, ok := registry.TopicOfPath(event.Path); ok && event.Type == zkclient.NodeDataChanged {
-			translated = topicModified{topic}
+			return topicModified{topic}
 		}
 	}
-	if translated != nil {
-		c.queue.pushOnce(item{event: translated})
-	}
+	return nil
 }
 
 // TopicConfigChanged tells the controller that a topic's overrides ("" the broker's

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -54,7 +55,6 @@ func newAlterPartitionChannel(m *Manager) *alterPartitionChannel {
 		pending: map[cluster.TopicPartition]*pendingChange{}, controller: cluster.NoBroker,
 	}
 	c.stop, c.cancel = context.WithCancel(context.Background())
-	go c.run()
 	return c
 }
 
@@ -119,6 +119,7 @@ func (c *alterPartitionChannel) takePending() []*pendingChange {
 	for _, item := range c.pending {
 		items = append(items, item)
 	}
+	slices.SortFunc(items, func(a, b *pendingChange) int { return comparePartitions(a.change.TP, b.change.TP) })
 	return items
 }
 
@@ -133,7 +134,11 @@ func (c *alterPartitionChannel) send(items []*pendingChange) error {
 	if err != nil {
 		return err
 	}
-	response := answer.(*kmsg.AlterPartitionResponse)
+	return c.accept(items, answer.(*kmsg.AlterPartitionResponse))
+}
+
+// accept works off an answer; an error means that the items are to be sent again.
+func (c *alterPartitionChannel) accept(items []*pendingChange, response *kmsg.AlterPartitionResponse) error {
 	if response.ErrorCode != 0 {
 		return kerr.ErrorForCode(response.ErrorCode)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -71,7 +70,7 @@ func (m *Manager) Append(request AppendRequest, done func([]AppendResult)) {
 	}
 	op.open.Store(1)
 	effects := takeEffects()
-	now := time.Now().UnixMilli()
+	now := m.clock().UnixMilli()
 	for i := range request.Parts {
 		h := m.host(request.Parts[i].TP)
 		op.hosts[i] = h

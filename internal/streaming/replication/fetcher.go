@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -141,7 +143,9 @@ func (m *Manager) follow(orders []followOrder) {
 				logger: m.logger.With("leader", key.leader, "fetcher", key.number),
 			}
 			m.fetchers.byKey[key] = f
-			m.start(f.run)
+			if m.stepped == nil {
+				m.start(f.run)
+			}
 		}
 		order.host.fetcher = f
 		f.add(order)
@@ -312,7 +316,7 @@ func (f *fetcher) run(ctx context.Context) {
 func (f *fetcher) anyReady() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.undelayDueLocked(time.Now())
+	f.undelayDueLocked(f.m.clock())
 	return len(f.parts) > len(f.delayed)
 }
 
@@ -337,7 +341,7 @@ func (f *fetcher) untilRetry() time.Duration {
 	defer f.mu.Unlock()
 	wait := time.Hour
 	for _, state := range f.delayed {
-		wait = min(wait, time.Until(state.retryAt))
+		wait = min(wait, state.retryAt.Sub(f.m.clock()))
 	}
 	return max(wait, 0)
 }
@@ -492,7 +496,7 @@ func (f *fetcher) build() *kmsg.FetchRequest {
 
 	builder := fetchBuilder{f: f, request: request}
 	if f.sessionEpoch == 0 {
-		for _, state := range f.parts {
+		for _, state := range f.everythingLocked() {
 			state.session = false
 			if state.retryAt.IsZero() {
 				builder.add(state)
@@ -527,6 +531,15 @@ func (f *fetcher) build() *kmsg.FetchRequest {
 	f.changed, f.forgotten = f.changed[:0], f.forgotten[:0]
 	f.urgent = false
 	return request
+}
+
+// everythingLocked lists the partitions; in order where a run must be repeatable.
+func (f *fetcher) everythingLocked() []*fetchState {
+	all := slices.Collect(maps.Values(f.parts))
+	if f.m.stepped != nil {
+		slices.SortFunc(all, func(a, b *fetchState) int { return comparePartitions(a.host.tp, b.host.tp) })
+	}
+	return all
 }
 
 // fetchBuilder groups partitions by topic.
@@ -665,7 +678,7 @@ func (f *fetcher) partFailedLocked(state *fetchState, err error) {
 	} else {
 		state.backoff = min(2*state.backoff, backoffMax)
 	}
-	state.retryAt = time.Now().Add(state.backoff)
+	state.retryAt = f.m.clock().Add(state.backoff)
 	f.delayed = append(f.delayed, state)
 	f.listLocked(state)
 }
@@ -706,14 +719,24 @@ func (f *fetcher) listOffset(ctx context.Context, state *fetchState, timestamp i
 
 	ctx, cancel := context.WithTimeout(ctx, f.m.config.SocketTimeout)
 	defer cancel()
-	answer, err := f.client.Do(ctx, request)
+	response, err := f.askOffsets(ctx, request)
 	if err != nil {
 		return 0, err
 	}
-	response := answer.(*kmsg.ListOffsetsResponse)
 	if len(response.Topics) != 1 || len(response.Topics[0].Partitions) != 1 {
 		return 0, errors.New("the leader's ListOffsets answer is not for the partition asked about")
 	}
 	found := &response.Topics[0].Partitions[0]
 	return cluster.Offset(found.Offset), kerr.ErrorForCode(found.ErrorCode)
+}
+
+func (f *fetcher) askOffsets(ctx context.Context, request *kmsg.ListOffsetsRequest) (*kmsg.ListOffsetsResponse, error) {
+	if f.m.stepped != nil {
+		return f.m.stepped.ListOffsets(f.key.leader, request)
+	}
+	answer, err := f.client.Do(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return answer.(*kmsg.ListOffsetsResponse), nil
 }

@@ -20,6 +20,8 @@ type Manager struct {
 	started  time.Time
 	wheel    *wheel
 	alter    AlterPartitionSender
+	clock    func() time.Time // time.Now, or the owner's of a stepped manager
+	stepped  *Stepping        // nil: the manager runs by itself
 	// aliveFunc is m.alive, made into a value once.
 	aliveFunc func(cluster.BrokerID) bool
 	right     leadershipRight
@@ -52,12 +54,30 @@ type Manager struct {
 
 // New returns a manager that hosts nothing yet, and starts its goroutines.
 func New(config Config) *Manager {
+	m := newManager(config, nil)
+	if m.alter == nil {
+		channel := newAlterPartitionChannel(m)
+		go channel.run()
+		m.alter = channel
+	}
+	m.start(m.wheel.run)
+	m.start(m.tick)
+	return m
+}
+
+func newManager(config Config, stepping *Stepping) *Manager {
 	config.setDefaults()
+	clock := time.Now
+	if stepping != nil {
+		clock = stepping.Clock
+	}
 	m := &Manager{
 		config:   config,
 		logger:   config.Logger,
 		settings: partition.Settings{Self: config.Self, LagTimeMax: config.ReplicaLagTimeMax},
-		started:  time.Now(),
+		started:  clock(),
+		clock:    clock,
+		stepped:  stepping,
 		alter:    config.AlterPartition,
 	}
 	m.hosts.byTP = map[cluster.TopicPartition]*hosted{}
@@ -65,13 +85,8 @@ func New(config Config) *Manager {
 	m.fetchers.byKey = map[fetcherKey]*fetcher{}
 	m.stop, m.cancel = context.WithCancel(context.Background())
 	m.aliveFunc = m.alive
-	m.wheel = newWheel()
+	m.wheel = newWheelAt(m.since)
 	m.right.lastTick.Store(int64(m.now()))
-	if m.alter == nil {
-		m.alter = newAlterPartitionChannel(m)
-	}
-	m.start(m.wheel.run)
-	m.start(m.tick)
 	return m
 }
 
@@ -112,8 +127,12 @@ func (m *Manager) start(run func(ctx context.Context)) {
 }
 
 // now is the core's clock: monotonic, and never near zero.
-func (m *Manager) now() partition.Instant {
-	return partition.Instant(time.Since(m.started) + time.Hour)
+func (m *Manager) now() partition.Instant { return partition.Instant(m.since() + time.Hour) }
+
+func (m *Manager) since() time.Duration { return m.clock().Sub(m.started) }
+
+func comparePartitions(a, b cluster.TopicPartition) int {
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }
 
 func (m *Manager) environment(h *hosted) partition.Environment {
@@ -128,13 +147,16 @@ func (m *Manager) host(tp cluster.TopicPartition) *hosted {
 	return m.hosts.byTP[tp]
 }
 
-// allHosts returns the hosted partitions in no particular order.
+// allHosts returns the hosted partitions; in order only where a run must be repeatable.
 func (m *Manager) allHosts() []*hosted {
 	m.hosts.RLock()
 	defer m.hosts.RUnlock()
 	all := make([]*hosted, 0, len(m.hosts.byTP))
 	for _, h := range m.hosts.byTP {
 		all = append(all, h)
+	}
+	if m.stepped != nil {
+		slices.SortFunc(all, func(a, b *hosted) int { return comparePartitions(a.tp, b.tp) })
 	}
 	return all
 }
@@ -166,9 +188,7 @@ func (m *Manager) Describe(tp cluster.TopicPartition) (PartitionDescription, boo
 // DescribeAll returns a snapshot of every hosted partition, by topic and number.
 func (m *Manager) DescribeAll() []PartitionDescription {
 	all := m.allHosts()
-	slices.SortFunc(all, func(a, b *hosted) int {
-		return cmp.Or(cmp.Compare(a.tp.Topic, b.tp.Topic), cmp.Compare(a.tp.Partition, b.tp.Partition))
-	})
+	slices.SortFunc(all, func(a, b *hosted) int { return comparePartitions(a.tp, b.tp) })
 	descriptions := make([]PartitionDescription, len(all))
 	for i, h := range all {
 		descriptions[i] = h.describe(m)

@@ -77,7 +77,9 @@ func (m *Manager) detectPause() {
 	}
 	pause := m.right.pauses.Add(1)
 	m.logger.Warn("leadership suspended", "reason", "the process was paused", "gap", gap)
-	m.start(func(ctx context.Context) { m.confirmSession(ctx, pause) })
+	if m.stepped == nil {
+		m.start(func(ctx context.Context) { m.confirmSession(ctx, pause) })
+	}
 	m.failWaiting()
 }
 
@@ -88,9 +90,7 @@ func (m *Manager) confirmSession(ctx context.Context, pause uint64) {
 		err := m.config.ConfirmSession(attempt)
 		cancel()
 		if err == nil {
-			if raise(&m.right.pausesOver, pause) {
-				m.logger.Info("leadership resumed", "reason", "session confirmed after a pause")
-			}
+			m.pauseConfirmed(pause)
 			return
 		}
 		m.logger.Warn("session not confirmed after a pause", "err", err)
@@ -99,6 +99,12 @@ func (m *Manager) confirmSession(ctx context.Context, pause uint64) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+func (m *Manager) pauseConfirmed(pause uint64) {
+	if raise(&m.right.pausesOver, pause) {
+		m.logger.Info("leadership resumed", "reason", "session confirmed after a pause")
 	}
 }
 
@@ -150,25 +156,34 @@ func (m *Manager) confirmByController(h *hosted, brokerEpoch cluster.BrokerEpoch
 func (m *Manager) tick(ctx context.Context) {
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
-	lastISRCheck := m.now()
-	var pausesSeen uint64
+	state := tickState{lastISRCheck: m.now()}
 	for {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}
-		m.detectPause()
-		now := m.now()
-		gap := time.Duration(now - partition.Instant(m.right.lastTick.Swap(int64(now))))
-		if pauses := m.right.pauses.Load(); gap >= m.config.PauseLimit || pauses != pausesSeen {
-			pausesSeen = pauses
-			lastISRCheck = now // followers could not fetch from a process that slept
-		}
-		if time.Duration(now-lastISRCheck) >= m.config.ReplicaLagTimeMax/2 {
-			lastISRCheck = now
-			m.shrinkISRs()
-		}
+		m.tickOnce(&state)
+	}
+}
+
+// tickState is what the ticker remembers from one tick to the next.
+type tickState struct {
+	lastISRCheck partition.Instant
+	pausesSeen   uint64
+}
+
+func (m *Manager) tickOnce(state *tickState) {
+	m.detectPause()
+	now := m.now()
+	gap := time.Duration(now - partition.Instant(m.right.lastTick.Swap(int64(now))))
+	if pauses := m.right.pauses.Load(); gap >= m.config.PauseLimit || pauses != state.pausesSeen {
+		state.pausesSeen = pauses
+		state.lastISRCheck = now // followers could not fetch from a process that slept
+	}
+	if time.Duration(now-state.lastISRCheck) >= m.config.ReplicaLagTimeMax/2 {
+		state.lastISRCheck = now
+		m.shrinkISRs()
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 // next slot with something in it, and not at all while the wheel is empty. An entry fires
 // between its deadline and one tick after.
 type wheel struct {
-	started time.Time
-	wakeUp  chan struct{} // capacity 1: something is due earlier than the goroutine sleeps
+	since  func() time.Duration // the time that has passed, on a clock that only grows
+	wakeUp chan struct{}        // capacity 1: something is due earlier than the goroutine sleeps
 
 	mu      sync.Mutex
 	slots   [wheelSlots]*wheelEntry // doubly linked lists by deadline modulo wheelSlots
@@ -36,15 +36,22 @@ type wheelEntry struct {
 	queued     bool
 }
 
-func newWheel() *wheel { return &wheel{started: time.Now(), wakeUp: make(chan struct{}, 1)} }
+func newWheel() *wheel {
+	started := time.Now()
+	return newWheelAt(func() time.Duration { return time.Since(started) })
+}
 
-func (w *wheel) tickNow() int64 { return int64(time.Since(w.started) / wheelTick) }
+func newWheelAt(since func() time.Duration) *wheel {
+	return &wheel{since: since, wakeUp: make(chan struct{}, 1)}
+}
+
+func (w *wheel) tickNow() int64 { return int64(w.since() / wheelTick) }
 
 // add makes owner.expire run after a delay, unless remove comes first.
 func (w *wheel) add(entry *wheelEntry, owner expirer, delay time.Duration) {
 	w.mu.Lock()
 	// One more tick, because the present one has begun; and never a tick already handled.
-	deadline := max(int64((time.Since(w.started)+delay)/wheelTick)+1, w.current+1)
+	deadline := max(int64((w.since()+delay)/wheelTick)+1, w.current+1)
 	entry.owner, entry.deadline, entry.queued = owner, deadline, true
 	slot := &w.slots[deadline%wheelSlots]
 	entry.prev, entry.next = nil, *slot
@@ -135,7 +142,7 @@ func (w *wheel) sleep() time.Duration {
 		tick := w.current + ahead
 		if w.slots[tick%wheelSlots] != nil {
 			w.alarm = tick
-			return max(time.Duration(tick)*wheelTick-time.Since(w.started), 0)
+			return max(time.Duration(tick)*wheelTick-w.since(), 0)
 		}
 	}
 	w.alarm = 0

@@ -17,14 +17,13 @@ func (p *wheelProbe) expire() {}
 // TestWheelFiresWhenDue turns the wheel by hand and compares it with the deadlines.
 func TestWheelFiresWhenDue(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	w := newWheel()
-	var probes []*wheelProbe
 	now := int64(0)
+	w := newWheelAt(func() time.Duration { return time.Duration(now) * wheelTick })
+	var probes []*wheelProbe
 	for now < 5*wheelSlots {
 		if now < 4*wheelSlots {
 			probe := &wheelProbe{}
 			probes = append(probes, probe)
-			w.started = time.Now().Add(-time.Duration(now) * wheelTick)
 			w.add(&probe.entry, probe, time.Duration(random.Int64N(wheelSlots*3/2))*wheelTick/2)
 			if random.IntN(4) == 0 {
 				victim := probes[random.IntN(len(probes))]
