@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,11 @@ type Broker struct {
 
 	dynamic atomic.Pointer[config.BrokerLayers] // what is configured for this broker now
 	fatal   chan error                          // capacity 1: why the broker cannot go on
+
+	failed struct { // log directories
+		sync.Mutex
+		dirs map[string]bool
+	}
 
 	background sync.WaitGroup
 	stop       context.CancelFunc
@@ -244,7 +250,7 @@ func advertise(listeners, advertised []cluster.Endpoint, bound []net.Listener) (
 			}
 		}
 		if endpoint.Host == "" {
-			host, err := machineName()
+			host, err := os.Hostname() // as Kafka does
 			if err != nil {
 				return nil, fmt.Errorf("advertised.listeners: this machine's name is unknown (%w): set advertised.listeners", err)
 			}
@@ -320,19 +326,39 @@ func (b *Broker) startController(running context.Context) {
 	})
 	b.configs = b.registry.ConfigChanges(b.configChanged)
 	b.session.follow(b.controller, b.configs)
-	b.background.Add(1)
-	go func() { defer b.background.Done(); b.configs.Run(running) }()
+	b.background.Go(func() { b.configs.Run(running) })
 	b.controller.Start()
 }
 
-// logDirFailed is told by the log and by replication. One directory is all there is of a
-// broker with one: then it cannot go on.
-func (b *Broker) logDirFailed(dir string, err error) {
-	b.logger.Error("log directory failed", "dir", dir, "error", err)
-	select {
-	case b.fatal <- fmt.Errorf("log directory %s failed: %w", dir, err):
-	default:
+// logDirFailed is told by the log, possibly under its locks. The controller hears of it, so
+// that the directory's replicas go offline; without its last directory the broker cannot go
+// on.
+func (b *Broker) logDirFailed(dir string, cause error) {
+	b.failed.Lock()
+	if b.failed.dirs == nil {
+		b.failed.dirs = map[string]bool{}
 	}
+	b.failed.dirs[dir] = true
+	last := len(b.failed.dirs) >= len(b.config.LogDirs)
+	b.failed.Unlock()
+	b.logger.Error("log directory failed", "dir", dir, "last", last, "error", cause)
+	if last {
+		select {
+		case b.fatal <- fmt.Errorf("log directory %s failed and there is no other: %w", dir, cause):
+		default:
+		}
+		return
+	}
+	if b.registry == nil || b.stopping.Load() {
+		return // while starting: the answers to LeaderAndIsr will tell
+	}
+	b.background.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), configReadTimeout)
+		defer cancel()
+		if err := b.registry.ReportLogDirFailure(ctx, b.id); err != nil {
+			b.logger.Error("cannot report the failed log directory to the controller", "dir", dir, "error", err)
+		}
+	})
 }
 
 // Shutdown hands leadership over (unless controlled.shutdown.enable is false), answers what

@@ -29,10 +29,8 @@ type Config struct {
 	// DialZooKeeper opens connections to the ensemble; nil: TCP.
 	DialZooKeeper func(ctx context.Context, addr string) (net.Conn, error)
 	// FS is the file system of the log directories; nil: the operating system's.
-	FS vfs.FS
-	// Version is what DescribeCluster's readers and logs see of us.
-	Version string
-	Logger  *slog.Logger
+	FS     vfs.FS
+	Logger *slog.Logger
 }
 
 func (c *Config) fastExpiryGrace() time.Duration {
