@@ -34,55 +34,64 @@ func need(t testing.TB, what string, programs ...string) {
 	}
 }
 
-// cached returns a folder that install filled, running install if nobody has yet. The key
-// changes with everything that decides the content.
+// cached returns a folder that install filled; see installed.
 func cached(t testing.TB, kind, key string, install func(dir string) error) string {
 	t.Helper()
-	base, err := os.UserCacheDir()
+	dir, err := installed(kind, key, install)
 	if err != nil {
-		t.Fatalf("no cache folder: %v", err)
-	}
-	base = filepath.Join(base, "understudy-interop")
-	if err := os.MkdirAll(base, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256([]byte(key))
-	dir := filepath.Join(base, kind+"-"+hex.EncodeToString(sum[:6]))
-	complete := filepath.Join(dir, ".complete")
-	if _, err := os.Stat(complete); err == nil {
-		return dir
-	}
-	unlock := lock(t, filepath.Join(base, kind+".lock"))
-	defer unlock()
-	if _, err := os.Stat(complete); err == nil {
-		return dir
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := install(dir); err != nil {
-		t.Fatalf("install %s: %v", kind, err)
-	}
-	if err := os.WriteFile(complete, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
+// installed returns a folder that install filled, running install if nobody has yet. The key
+// changes with everything that decides the content.
+func installed(kind, key string, install func(dir string) error) (string, error) {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no cache folder: %w", err)
+	}
+	base = filepath.Join(base, "understudy-interop")
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(key))
+	dir := filepath.Join(base, kind+"-"+hex.EncodeToString(sum[:6]))
+	complete := filepath.Join(dir, ".complete")
+	if _, err := os.Stat(complete); err == nil {
+		return dir, nil
+	}
+	unlock, err := lock(filepath.Join(base, kind+".lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(complete); err == nil {
+		return dir, nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := install(dir); err != nil {
+		return "", fmt.Errorf("install %s: %w", kind, err)
+	}
+	return dir, os.WriteFile(complete, nil, 0o644)
+}
+
 // lock holds a file lock, so that test packages that run side by side do not install twice.
-func lock(t testing.TB, path string) (unlock func()) {
-	t.Helper()
+func lock(path string) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatalf("lock %s: %v", path, err)
+		file.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { file.Close() }
+	return func() { file.Close() }, nil
 }
 
 func run(dir, program string, args ...string) error {

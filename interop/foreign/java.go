@@ -64,7 +64,16 @@ const logback = `<configuration><appender name="out" class="ch.qos.logback.core.
 func jars(t testing.TB, set Set) string {
 	t.Helper()
 	need(t, "java and mvn", "java", "mvn")
-	return cached(t, set.Name, strings.Join(set.Jars, " "), func(dir string) error {
+	dir, err := Jars(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Jars is jars for programs that are no tests: the folder holds libs and logging configurations.
+func Jars(set Set) (string, error) {
+	return installed(set.Name, strings.Join(set.Jars, " "), func(dir string) error {
 		var pom strings.Builder
 		fmt.Fprintf(&pom, "<project><modelVersion>4.0.0</modelVersion><groupId>interop</groupId><artifactId>%s</artifactId><version>1</version><dependencies>\n", set.Name)
 		for _, jar := range set.Jars {
