@@ -155,8 +155,7 @@ func (p *produce) message(err error) *string {
 	if errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
 		return kmsg.StringPtr(transactionsMessage)
 	}
-	var bare *kerr.Error
-	if errors.As(err, &bare) && error(bare) == err {
+	if _, bare := err.(*kerr.Error); bare { //nolint:errorlint // a wrapped one says more
 		return nil
 	}
 	return kmsg.StringPtr(err.Error())

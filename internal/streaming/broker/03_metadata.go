@@ -98,7 +98,7 @@ type metadataView struct {
 func (v *metadataView) asked(asked *kmsg.MetadataRequestTopic, errs map[string]error, code func(error) int16) kmsg.MetadataResponseTopic {
 	refused := kmsg.NewMetadataResponseTopic()
 	refused.Topic, refused.TopicID = asked.Topic, asked.TopicID
-	name := ""
+	var name string
 	switch id := cluster.TopicID(asked.TopicID); {
 	case asked.Topic != nil && *asked.Topic != "":
 		name = *asked.Topic

@@ -109,7 +109,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 	started := time.Now()
 	defer func() {
 		if err != nil {
-			b.teardown(context.Background())
+			_ = b.teardown(context.Background()) // the failure to start is what matters
 		}
 	}()
 	if err := b.openLogs(); err != nil {

@@ -97,12 +97,6 @@ func (c *conn) signal() {
 	}
 }
 
-func (c *conn) dead() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.mu.err != nil
-}
-
 // finish records a request's answer and wakes the writer if it is next.
 func (c *conn) finish(r *Request, a answer) {
 	c.mu.Lock()

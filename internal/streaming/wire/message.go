@@ -53,11 +53,10 @@ func readBody(request kmsg.Request, body []byte) error {
 	return request.ReadFrom(body)
 }
 
-// header is a request's header (versions 0 to 2). clientID is "" where the client gave none.
+// header is what all versions of a request's header begin with.
 type header struct {
 	key, version  int16
 	correlationID int32
-	clientID      string
 }
 
 // appendRequest appends a whole frame.
