@@ -31,18 +31,15 @@ type fault struct {
 	what   string
 	target string // from docs/performance.md
 	round  func(context.Context, *theatre) (trial.Outcome, error)
-	// timeout is the clients' request timeout; 0 is trial's default. A paused server is noticed
-	// by nothing else.
-	timeout time.Duration
 }
 
 var faults = []fault{
-	{"leader", "kill -9 of a partition leader", "median < 100, p99 < 300", killLeader(notController), 0},
-	{"controller", "the same, the victim is the controller, too", "median < 250, p99 < 500", killLeader(isController), 0},
-	{"both", "kill -9 of a leader and of the coordinator's leader at once", "< 1000", killLeaderAndCoordinator, 0},
-	{"coordinator", "kill -9 of the coordinator's leader alone", "unnoticed", killCoordinatorLeader, 0},
-	{"pause", "SIGSTOP of a leader (request timeout 100 ms)", "< 3000 + 200", pauseLeader, 100 * time.Millisecond},
-	{"shutdown", "SIGTERM of a leader (controlled shutdown)", "p99 < 50", shutdownLeader, 0},
+	{"leader", "kill -9 of a partition leader", "median < 100, p99 < 300", killLeader(notController)},
+	{"controller", "the same, the victim is the controller, too", "median < 250, p99 < 500", killLeader(isController)},
+	{"both", "kill -9 of a leader and of the coordinator's leader at once", "< 1000", killLeaderAndCoordinator},
+	{"coordinator", "kill -9 of the coordinator's leader alone", "unnoticed", killCoordinatorLeader},
+	{"pause", "SIGSTOP of a leader (one request in flight, timeout 100 ms)", "< 3000 + 200", pauseLeader},
+	{"shutdown", "SIGTERM of a leader (controlled shutdown)", "p99 < 50", shutdownLeader},
 }
 
 func failoverCommand() *cobra.Command {
@@ -64,6 +61,7 @@ func failoverCommand() *cobra.Command {
 type theatre struct {
 	fleet  *fleet.Fleet
 	load   *trial.Load
+	probe  *trial.Probe // nil unless the fault wants one
 	events trial.Events
 }
 
@@ -107,7 +105,6 @@ func measure(ctx context.Context, binary, dir string, f fault, count int) error 
 	}
 	t.load, err = trial.StartLoad(ctx, trial.LoadConfig{
 		Bootstrap: t.fleet.Bootstrap(), Topic: failoverTopic, Partitions: failoverPartitions, Replicas: 3, MinInsync: 2, Every: failoverEvery,
-		RequestTimeout: f.timeout,
 	})
 	if err != nil {
 		return err
@@ -125,6 +122,9 @@ func measure(ctx context.Context, binary, dir string, f fault, count int) error 
 		if err != nil {
 			break
 		}
+	}
+	if t.probe != nil {
+		t.probe.Close()
 	}
 	finishing, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoveryBound)
 	defer cancel()
@@ -263,17 +263,33 @@ func killCoordinatorLeader(ctx context.Context, t *theatre) (trial.Outcome, erro
 	return outcome, coordinator.Start(ctx)
 }
 
+// pauseLeader measures with a probe: franz-go stays with a server that hangs for longer than
+// the partitions are without a leader. The load goes on beside it, for the account.
 func pauseLeader(ctx context.Context, t *theatre) (trial.Outcome, error) {
-	node, partitions, err := t.victim(ctx, notController)
+	if t.probe == nil {
+		probe, err := trial.StartProbe(context.WithoutCancel(ctx), t.fleet.Bootstrap(), "probe", failoverPartitions)
+		if err != nil {
+			return trial.Outcome{}, err
+		}
+		t.probe = probe
+	}
+	node, _, err := t.victim(ctx, notController)
 	if err != nil {
 		return trial.Outcome{}, err
 	}
-	outcome, err := t.load.Strike(ctx, "SIGSTOP", partitions, func() (time.Time, time.Time, error) {
+	partitions, err := t.probe.LedBy(ctx, int32(node.ID))
+	if err != nil {
+		return trial.Outcome{}, err
+	}
+	if len(partitions) == 0 {
+		return trial.Outcome{}, fmt.Errorf("%s leads none of the probed partitions", node.Name)
+	}
+	outcome, err := t.probe.Strike(ctx, "SIGSTOP", partitions, func() (time.Time, time.Time, error) {
 		now := time.Now()
 		return now, now, node.Process().Signal(syscall.SIGSTOP)
 	})
 	if err == nil {
-		t.events.Explain(&outcome, failoverTopic, int32(node.ID))
+		t.events.Explain(&outcome, "probe", int32(node.ID))
 		<-time.After(time.Until(outcome.Struck.Add(pauseLength)))
 	}
 	return outcome, errors.Join(err, node.Process().Signal(syscall.SIGCONT))

@@ -27,7 +27,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	root := &cobra.Command{Use: "bench", Short: "Measure understudy", SilenceUsage: true}
-	root.AddCommand(failoverCommand(), startCommand())
+	root.AddCommand(failoverCommand(), startCommand(), produceCommand(), consumeCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		os.Exit(1)
 	}

@@ -34,23 +34,27 @@ type Fault func() (struck, over time.Time, err error)
 
 // Strike applies a fault and waits until each of the partitions acknowledges again.
 func (l *Load) Strike(ctx context.Context, name string, partitions []int32, fault Fault) (Outcome, error) {
+	return strike(ctx, l.marks, name, partitions, fault)
+}
+
+func strike(ctx context.Context, marks *marks, name string, partitions []int32, fault Fault) (Outcome, error) {
 	outcome := Outcome{Fault: name, Partitions: partitions}
 	// A gap is between two acknowledgements: there must be one before.
-	if err := l.awaitAcknowledgements(ctx, partitions, time.Now()); err != nil {
+	if err := awaitAcknowledgements(ctx, marks, partitions, time.Now()); err != nil {
 		return outcome, fmt.Errorf("before %s: %w", name, err)
 	}
-	l.marks.openWindow()
+	marks.openWindow()
 	struck, over, err := fault()
 	if err != nil {
-		l.marks.closeWindow(nil)
+		marks.closeWindow(nil)
 		return outcome, fmt.Errorf("%s: %w", name, err)
 	}
 	outcome.Struck = struck
-	if err := l.awaitAcknowledgements(ctx, partitions, over); err != nil {
-		l.marks.closeWindow(nil)
+	if err := awaitAcknowledgements(ctx, marks, partitions, over); err != nil {
+		marks.closeWindow(nil)
 		return outcome, fmt.Errorf("after %s: %w", name, err)
 	}
-	for _, gap := range l.marks.closeWindow(partitions) {
+	for _, gap := range marks.closeWindow(partitions) {
 		outcome.Gap = max(outcome.Gap, gap)
 	}
 	return outcome, nil
@@ -58,8 +62,8 @@ func (l *Load) Strike(ctx context.Context, name string, partitions []int32, faul
 
 // awaitAcknowledgements waits until each partition has acknowledged a record that was sent
 // after an instant.
-func (l *Load) awaitAcknowledgements(ctx context.Context, partitions []int32, after time.Time) error {
-	for !l.marks.settled(partitions, after) {
+func awaitAcknowledgements(ctx context.Context, marks *marks, partitions []int32, after time.Time) error {
+	for !marks.settled(partitions, after) {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("not every partition acknowledges: %w", ctx.Err())
@@ -128,7 +132,7 @@ func (l *Load) Settle(ctx context.Context) error {
 		if err := l.AwaitInSync(ctx, false); err != nil {
 			return err
 		}
-		results, err := l.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, l.topicPartitions())
+		results, err := l.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, nil) // of every topic
 		if err != nil {
 			return fmt.Errorf("elect the preferred leaders: %w", err)
 		}
@@ -143,18 +147,12 @@ func (l *Load) Settle(ctx context.Context) error {
 		if refused == nil {
 			return l.AwaitInSync(ctx, true)
 		}
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return errors.Join(refused, ctx.Err())
+		case <-time.After(retryEvery):
 		}
 	}
-}
-
-func (l *Load) topicPartitions() kadm.TopicsSet {
-	set := kadm.TopicsSet{}
-	for partition := range l.config.Partitions {
-		set.Add(l.config.Topic, partition)
-	}
-	return set
 }
 
 func (l *Load) notInSync(ctx context.Context, preferred bool) (string, error) {

@@ -35,9 +35,6 @@ type LoadConfig struct {
 	// Next yields the values to send; it is called by one goroutine and ends the production
 	// by returning io.EOF. nil generates small numbered lines for ever.
 	Next func() ([]byte, error)
-	// RequestTimeout is how long the clients wait for an answer before they try again; 0 is
-	// 5 s. It decides when a server that hangs is noticed, one that died is noticed at once.
-	RequestTimeout time.Duration
 	// Group is the consumer group; "" means "trial".
 	Group string
 	// Logger receives what the clients complain of; nil drops it.
@@ -64,9 +61,6 @@ type Load struct {
 func StartLoad(ctx context.Context, config LoadConfig) (*Load, error) {
 	if config.Group == "" {
 		config.Group = "trial"
-	}
-	if config.RequestTimeout == 0 {
-		config.RequestTimeout = 5 * time.Second
 	}
 	if config.Next == nil {
 		config.Next = generated()
@@ -101,13 +95,10 @@ func (l *Load) connect() error {
 		kgo.SeedBrokers(l.config.Bootstrap...),
 		kgo.RetryBackoffFn(func(int) time.Duration { return retryEvery }),
 		kgo.MetadataMinAge(retryEvery),
-		// franz-go tries a server that hangs several times before it asks who leads; a client
-		// with a short request timeout is one that asks as often.
-		kgo.MetadataMaxAge(l.config.RequestTimeout),
 		kgo.RequestRetries(math.MaxInt32),
 		kgo.RetryTimeout(10 * time.Minute),
-		kgo.DialTimeout(min(l.config.RequestTimeout, time.Second)),
-		kgo.RequestTimeoutOverhead(min(l.config.RequestTimeout, 2*time.Second)),
+		kgo.DialTimeout(time.Second),
+		kgo.RequestTimeoutOverhead(2 * time.Second),
 	}
 	var err error
 	l.producer, err = kgo.NewClient(append(common,
@@ -116,7 +107,7 @@ func (l *Load) connect() error {
 		kgo.ProducerLinger(0),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RecordRetries(math.MaxInt32),
-		kgo.ProduceRequestTimeout(l.config.RequestTimeout),
+		kgo.ProduceRequestTimeout(5*time.Second),
 		kgo.UnknownTopicRetries(-1),
 		kgo.MaxBufferedRecords(1<<20),
 	)...)
