@@ -3,29 +3,29 @@ package seam
 import "testing"
 
 func TestOurBrokersOnApacheZooKeeper(t *testing.T) {
-	perform(t, cast{apache, []kind{ours, ours, ours}}, 1)
+	perform(t, cast{coordinator: apache, brokers: []kind{ours, ours, ours}}, 1)
 }
 
 func TestApacheBrokersOnOurCoordinators(t *testing.T) {
-	perform(t, cast{ours, []kind{apache, apache, apache}}, 1)
+	perform(t, cast{coordinator: ours, brokers: []kind{apache, apache, apache}}, 1)
 }
 
 func TestOneApacheBrokerAmongOurs(t *testing.T) {
-	perform(t, cast{ours, []kind{ours, apache, ours}}, 2)
+	perform(t, cast{coordinator: ours, brokers: []kind{ours, apache, ours}}, 2)
 }
 
 func TestOneOfOursAmongApacheBrokers(t *testing.T) {
-	perform(t, cast{apache, []kind{apache, ours, apache}}, 2)
+	perform(t, cast{coordinator: apache, brokers: []kind{apache, ours, apache}}, 2)
 }
 
 func TestOneApacheBrokerAmongOursOnApacheZooKeeper(t *testing.T) {
 	everyCombination(t)
-	perform(t, cast{apache, []kind{ours, apache, ours}}, 2)
+	perform(t, cast{coordinator: apache, brokers: []kind{ours, apache, ours}}, 2)
 }
 
 func TestOneOfOursAmongApacheBrokersOnOurCoordinators(t *testing.T) {
 	everyCombination(t)
-	perform(t, cast{ours, []kind{apache, ours, apache}}, 2)
+	perform(t, cast{coordinator: ours, brokers: []kind{apache, ours, apache}}, 2)
 }
 
 // perform is the whole play. The star, the only broker of its kind in a mixed cluster, is first

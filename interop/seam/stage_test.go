@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -35,8 +36,9 @@ const (
 
 // cast says who plays what. Broker i+1 is of kind brokers[i].
 type cast struct {
-	coordinator kind
-	brokers     []kind
+	coordinator  kind
+	coordinators int // 0 = 3
+	brokers      []kind
 }
 
 // stage is a fleet of both kinds of server, and what looks at it from outside.
@@ -62,7 +64,7 @@ func setUp(t *testing.T, cast cast) *stage {
 	}
 	var err error
 	s.Fleet, err = fleet.New(fleet.Options{
-		Binary: program, Dir: t.TempDir(), Brokers: len(cast.brokers), LogLevel: os.Getenv("UNDERSTUDY_SEAM_LOG"),
+		Binary: program, Dir: t.TempDir(), Coordinators: cast.coordinators, Brokers: len(cast.brokers), LogLevel: os.Getenv("UNDERSTUDY_SEAM_LOG"),
 		StartTimeout:       patience,
 		CoordinatorProgram: choose(func(int) kind { return cast.coordinator }),
 		BrokerProgram:      choose(func(id int) kind { return s.kinds[id] }),
@@ -79,10 +81,8 @@ func setUp(t *testing.T, cast cast) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			s.printLogs(t)
-		}
 		s.KillAll()
+		s.keepLogs(t)
 	})
 	s.startTogether(t, s.Coordinators)
 	s.connect(t)
@@ -97,16 +97,21 @@ func (s *stage) program(kind kind) *fleet.Program {
 	return fleet.Understudy(program, os.Getenv("UNDERSTUDY_SEAM_LOG"))
 }
 
-func (s *stage) printLogs(t *testing.T) {
+// keepLogs shows the ends of the servers' logs after a failure, and keeps all of them in the
+// folder that UNDERSTUDY_SEAM_KEEP names.
+func (s *stage) keepLogs(t *testing.T) {
 	keep := os.Getenv("UNDERSTUDY_SEAM_KEEP")
 	for _, node := range slices.Concat(s.Coordinators, s.Brokers) {
 		text, err := os.ReadFile(node.LogFile())
 		if err != nil {
 			continue
 		}
-		t.Logf("the end of the log of %s:\n%s", node.Name, text[max(0, len(text)-3000):])
+		if t.Failed() {
+			t.Logf("the end of the log of %s:\n%s", node.Name, text[max(0, len(text)-3000):])
+		}
 		if keep != "" {
-			if err := os.WriteFile(fmt.Sprintf("%s/%s.log", keep, strings.ReplaceAll(node.Name, " ", "-")), text, 0o644); err != nil {
+			name := fmt.Sprintf("%s-%s-%d.log", t.Name(), node.Name[:1], node.ID)
+			if err := os.WriteFile(filepath.Join(keep, name), text, 0o644); err != nil {
 				t.Log(err)
 			}
 		}
