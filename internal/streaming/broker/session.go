@@ -273,6 +273,9 @@ func (k *sessionKeeper) confirm(ctx context.Context) error {
 	return nil
 }
 
+// reconnectWait is how long close waits for a server to end the session on.
+const reconnectWait = 500 * time.Millisecond
+
 // close ends the session, and with it the registration, and forgets it on disk.
 func (k *sessionKeeper) close() {
 	k.cancel()
@@ -282,6 +285,14 @@ func (k *sessionKeeper) close() {
 	client := k.current()
 	if client == nil {
 		return
+	}
+	// An ensemble that is not there may be stopping as we are.
+	waiting, cancel := context.WithTimeout(context.Background(), reconnectWait)
+	defer cancel()
+	if client.WaitConnected(waiting) != nil {
+		client.Abandon()
+		k.b.logger.Warn("the zookeeper session is left to expire: no server answers", "session", fmt.Sprintf("0x%x", uint64(client.Session().ID)))
+		return // the file stays: the next start closes it
 	}
 	if err := client.Close(); err != nil {
 		k.b.logger.Warn("cannot close the zookeeper session", "error", err)
