@@ -3,7 +3,7 @@
 import json
 import sys
 
-skipped, passed, failed, reasons = set(), 0, 0, {}
+skipped, failures, passed, failed, reasons = set(), set(), 0, 0, {}
 for line in open(sys.argv[1]):
     event = json.loads(line)
     test = event.get("Test")
@@ -16,9 +16,12 @@ for line in open(sys.argv[1]):
         passed += 1
     elif event["Action"] == "fail":
         failed += 1
+        failures.add(name)
     elif event["Action"] == "output":
         reasons[name] = reasons.get(name, "") + event["Output"]
 allowed = {line.split("#")[0].strip() for line in open(sys.argv[2])} - {""}
+for name in sorted(failures):
+    print(f"failed: {name}\n{reasons.get(name, '')[-4000:]}")
 for name in sorted(skipped - allowed):
     print(f"skipped, and not in {sys.argv[2]}: {name}\n{reasons.get(name, '')}")
 for name in sorted(allowed - skipped):
