@@ -69,13 +69,12 @@ type Broker struct {
 
 // New returns a broker that has done nothing yet.
 func New(cfg Config) *Broker {
-	logger := cfg.Logger
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	b := &Broker{
 		config:   cfg,
-		logger:   logger.With("broker", int32(cfg.ID)),
+		logger:   loggerOf(cfg.Logger, cfg.ID),
 		id:       cfg.ID,
 		metadata: metadata.New(),
 		fatal:    make(chan error, 1),
@@ -83,6 +82,12 @@ func New(cfg Config) *Broker {
 	b.epoch.Store(int64(cluster.UnknownBrokerEpoch))
 	b.dynamic.Store(&config.BrokerLayers{Static: cfg.Values})
 	return b
+}
+
+// loggerOf marks every line with the broker that wrote it; the key "broker" is for the one that
+// a line is about.
+func loggerOf(logger *slog.Logger, id cluster.BrokerID) *slog.Logger {
+	return logger.With("node", int32(id))
 }
 
 // ID is broker.id; final after Start.
@@ -203,7 +208,7 @@ func (b *Broker) joinEnsemble(ctx context.Context) error {
 		}
 	}
 	if b.config.ID == cluster.NoBroker {
-		b.logger = b.config.Logger.With("broker", int32(b.id))
+		b.logger = loggerOf(b.config.Logger, b.id)
 	}
 	if err := b.logs.BindCluster(b.clusterID, b.id); err != nil {
 		return err

@@ -37,6 +37,7 @@ type testCluster struct {
 	servers string // zookeeper.connect
 	brokers map[int]*Broker
 	extra   map[string]string
+	logger  *slog.Logger
 	grace   time.Duration // asked of the ensemble, as Config.FastExpiryGrace
 }
 
@@ -44,7 +45,7 @@ type testCluster struct {
 // running ensemble to use instead (an Apache one, say).
 func newTestCluster(t testing.TB, n int, extra map[string]string) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, dir: t.TempDir(), brokers: map[int]*Broker{}, extra: extra}
+	c := &testCluster{t: t, dir: t.TempDir(), brokers: map[int]*Broker{}, extra: extra, logger: testLogger(t)}
 	if servers := os.Getenv("UNDERSTUDY_TEST_ZOOKEEPER"); servers != "" {
 		c.servers = servers + "/" + strings.ReplaceAll(t.Name(), "/", "-") + strconv.FormatInt(time.Now().UnixNano(), 36)
 	} else {
@@ -113,7 +114,7 @@ func (c *testCluster) tryStart(id int) error {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	b := New(Config{Broker: settings, FastExpiryGrace: c.grace, Logger: testLogger(c.t)})
+	b := New(Config{Broker: settings, FastExpiryGrace: c.grace, Logger: c.logger})
 	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
 	defer cancel()
 	if err := b.Start(ctx); err != nil {
