@@ -2,6 +2,10 @@
 //
 //	go run ./bench failover [--count 100] [--only leader,controller,…]
 //	go run ./bench start    [--count 20]
+//	go run ./bench soak     [--for 5m] [--seed N]
+//	go run ./bench produce  [--peer] [--size 1024,100] [--codec none,lz4] [--replicas 1,3]
+//	go run ./bench consume  [--peer] …
+//	go run ./bench coordinator [--peer] [--members 1,3] [--sessions 1,64]
 //
 // Every table says on what it was measured and with which durability settings. Servers are
 // processes of their own on loopback; the clients are franz-go's.
@@ -27,7 +31,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	root := &cobra.Command{Use: "bench", Short: "Measure understudy", SilenceUsage: true}
-	root.AddCommand(failoverCommand(), startCommand(), produceCommand(), consumeCommand())
+	root.AddCommand(failoverCommand(), startCommand(), soakCommand(), produceCommand(), consumeCommand(), coordinatorCommand(), floorCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		os.Exit(1)
 	}

@@ -30,6 +30,7 @@ type streamOptions struct {
 	profile  string
 	pace     int // records per second of the acknowledgement test; 0 leaves it out
 	during   time.Duration
+	fill     int // GiB
 }
 
 const (
@@ -49,6 +50,7 @@ func (o *streamOptions) register(cmd *cobra.Command) {
 	cmd.Flags().Int64Var(&o.volume, "volume", 1024, "MiB of record values per row")
 	cmd.Flags().IntVar(&o.batch, "batch", 1_000_000, "bytes of a batch before compression")
 	cmd.Flags().BoolVar(&o.peer, "peer", false, "measure Apache's servers, too (needs java and mvn)")
+	cmd.Flags().IntVar(&o.fill, "fill-cache", 0, "GiB of the page cache to fill beforehand, as on a machine that has been up for long")
 	cmd.Flags().StringVar(&o.profile, "profile", "", "write understudy's processor profiles into this folder")
 }
 
@@ -83,14 +85,10 @@ func consumeCommand() *cobra.Command {
 }
 
 func codecNamed(name string) (record.Codec, error) {
-	for codec, known := range map[record.Codec]string{
-		record.None: "none", record.Gzip: "gzip", record.Snappy: "snappy", record.LZ4: "lz4", record.Zstd: "zstd",
-	} {
-		if known == name {
-			return codec, nil
-		}
+	if name == "none" {
+		return record.None, nil
 	}
-	return record.None, fmt.Errorf("--codec %s: give none, gzip, snappy, lz4 or zstd", name)
+	return record.ParseCodec(name)
 }
 
 // stream runs one benchmark: a fleet per replication factor and program, a topic per row.
@@ -115,11 +113,21 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 		streamPartitions, options.batch, options.volume)
 	fmt.Printf("%d connections per leader with %d requests in flight; requests encoded beforehand; CPU is user and system time of all brokers and coordinators;\n", connectionsPerLeader, inFlightPerConnection)
 	fmt.Printf("durability: records in the page cache of every in-sync replica (Kafka's default)\n\n")
+	if err := fillPageCache(dir, options.fill); err != nil {
+		return err
+	}
 	columns := fmt.Sprintf("%-32s %14s %10s", what, "CPU s per GiB", "MB/s")
 	if options.pace > 0 {
 		columns += fmt.Sprintf(" %26s", fmt.Sprintf("ms to ack at %d/s: p50, p99", options.pace))
 	}
 	fmt.Println(columns)
+	if what == "produce" {
+		cost, rate, err := measureFloor(ctx, dir, options.volume<<20)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%-32s %14.2f %10.0f\n", "socket, CRC and file alone", cost, rate)
+	}
 	for _, replicas := range options.replicas {
 		for _, program := range programs {
 			where, err := os.MkdirTemp(dir, what)
@@ -218,7 +226,8 @@ func (r *streamRow) measure(ctx context.Context, what string, program *fleet.Pro
 		line += fmt.Sprintf(" %26s", fmt.Sprintf("%s  %s", ms2(q.median), ms2(q.p99)))
 	}
 	fmt.Println(line)
-	return kadm.NewClient(r.client).DeleteTopic(ctx, r.topic).Err
+	_, err = kadm.NewClient(r.client).DeleteTopic(ctx, r.topic)
+	return err
 }
 
 func ms2(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond)) }

@@ -14,7 +14,11 @@ import (
 )
 
 func main() {
-	if err := command().ExecuteContext(context.Background()); err != nil {
+	stop, err := profile()
+	if err == nil {
+		err = errors.Join(command().ExecuteContext(context.Background()), stop())
+	}
+	if err != nil {
 		var done exitStatus
 		if errors.As(err, &done) {
 			os.Exit(int(done))

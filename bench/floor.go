@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// The floor is what the same bytes cost a program that does nothing else: off the socket,
+// CRC-32C, into a file. It tells the machine's part of a figure from the server's.
+
+// floorFrame is the size of a frame of the floor; about a batch.
+const floorFrame = 1_000_000
+
+func floorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "floor-server FILE",
+		Hidden: true, // measureFloor runs it as a process of its own
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(_ *cobra.Command, args []string) error { return serveFloor(args[0]) },
+	}
+}
+
+func serveFloor(path string) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(listener.Addr())
+	conn, err := listener.Accept()
+	if err != nil {
+		return err
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	table := crc32.MakeTable(crc32.Castagnoli)
+	frame := make([]byte, floorFrame)
+	answer := make([]byte, 4)
+	for at := int64(0); ; at += floorFrame {
+		if _, err := io.ReadFull(conn, frame); err != nil {
+			return errors.Join(conn.Close(), file.Close()) // the measuring side has gone
+		}
+		binary.BigEndian.PutUint32(answer, crc32.Checksum(frame, table))
+		if _, err := file.WriteAt(frame, at); err != nil {
+			return err
+		}
+		if _, err := conn.Write(answer); err != nil {
+			return err
+		}
+	}
+}
+
+// measureFloor returns the processor seconds per GiB of the floor, and megabytes per second.
+func measureFloor(ctx context.Context, dir string, volume int64) (cost, rate float64, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, 0, err
+	}
+	path := filepath.Join(dir, "floor")
+	command := exec.CommandContext(ctx, self, "floor-server", path)
+	output, err := command.StdoutPipe()
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := command.Start(); err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, command.Process.Kill(), os.Remove(path)); _ = command.Wait() }()
+	addr, err := bufio.NewReader(output).ReadString('\n')
+	if err != nil {
+		return 0, 0, err
+	}
+	conn, err := net.Dial("tcp", addr[:len(addr)-1])
+	if err != nil {
+		return 0, 0, err
+	}
+	defer conn.Close()
+	before, err := processorTime(command.Process.Pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	frames := volume / floorFrame
+	if err := sendFloor(conn, int(frames)); err != nil {
+		return 0, 0, err
+	}
+	wall := time.Since(began)
+	after, err := processorTime(command.Process.Pid)
+	return perGiB(after-before, frames*floorFrame), megabytesPerSecond(frames*floorFrame, wall), err
+}
+
+func sendFloor(conn net.Conn, frames int) error {
+	frame := make([]byte, floorFrame)
+	failed := make(chan error, 1)
+	go func() {
+		for range frames {
+			if _, err := conn.Write(frame); err != nil {
+				failed <- err
+				return
+			}
+		}
+		failed <- nil
+	}()
+	_, err := io.CopyN(io.Discard, conn, 4*int64(frames))
+	return errors.Join(err, <-failed)
+}
+
+// fillPageCache reads a file of holes, so that the kernel has handed out that much memory
+// before. Where a host takes unused memory back from its guest, the first touch of a page
+// costs several times what the servers do with it; a machine that has been up for a day
+// has its memory in the page cache.
+func fillPageCache(dir string, gib int) error {
+	if gib == 0 {
+		return nil
+	}
+	file, err := os.Create(filepath.Join(dir, "holes"))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := file.Truncate(int64(gib) << 30); err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{file}, make([]byte, 4<<20))
+	return err
+}
