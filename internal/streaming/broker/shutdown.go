@@ -31,6 +31,7 @@ var errEnsembleGone = fmt.Errorf("no zookeeper server has answered for %v", ense
 func (b *Broker) controlledShutdown(ctx context.Context) {
 	ctx, cancel := b.whileEnsembleAnswers(ctx)
 	defer cancel()
+	b.replicas.Leave()
 	for attempt := 1; ; attempt++ {
 		image := b.metadata.Image()
 		remaining, err := b.requestShutdown(ctx, image)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"understudy/internal/streaming/cluster"
@@ -25,6 +26,7 @@ type Manager struct {
 	// aliveFunc is m.alive, made into a value once.
 	aliveFunc func(cluster.BrokerID) bool
 	right     leadershipRight
+	leaving   atomic.Bool // see Leave
 
 	// control serialises LeaderAndISR, StopReplica and the checks of UpdateMetadata.
 	control struct {
@@ -233,6 +235,13 @@ func (m *Manager) UpdateTopicConfig(topic string) {
 	}
 	m.run(effects)
 }
+
+// Leave says that the broker is about to be shut down: from now on it does not begin to follow
+// leaders whose in-sync set it is not in. Following them would bring nothing but the offer to
+// take us in again, and a leader of Apache's, whose controller refuses that, falls behind with
+// its acknowledgements: while it asks, its high watermark waits for our fetches, and when it is
+// refused it does not look at the high watermark until a follower gets on.
+func (m *Manager) Leave() { m.leaving.Store(true) }
 
 // Close stops fetching and acknowledging, answers what waits, and waits for the goroutines.
 // The logs stay open and have the high watermarks.

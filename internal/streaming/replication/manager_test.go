@@ -142,6 +142,27 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+func TestLeavingBrokerDoesNotFollow(t *testing.T) {
+	c := newTestCluster(t, 3, nil)
+	c.elect(t0, 3, ids(1, 2, 3))
+	manager := c.brokers[3].manager
+	fetchers := func() int {
+		manager.fetchers.Lock()
+		defer manager.fetchers.Unlock()
+		return len(manager.fetchers.byKey)
+	}
+	manager.Leave()
+	c.elect(t0, 1, ids(1, 2))
+	if got := fetchers(); got != 0 {
+		t.Errorf("%d fetchers after leadership went to brokers 1 and 2", got)
+	}
+	c.elect(t0, 2, ids(1, 2, 3))
+	if got := fetchers(); got != 1 {
+		t.Errorf("%d fetchers, and acks=all waits for us", got)
+	}
+	c.mustProduce(2, t0, "a")
+}
+
 func TestDivergentTailIsTruncated(t *testing.T) {
 	c := newTestCluster(t, 3, nil)
 	c.elect(t0, 1, ids(1, 2, 3))

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -426,6 +427,9 @@ func (w *roleWork) makeFollower(t *transition) (followOrder, bool) {
 	}
 	m.logger.Debug("became follower", "topic", h.tp.Topic, "partition", h.tp.Partition, "leader", t.assignment.Leader,
 		"leaderEpoch", t.assignment.LeaderEpoch, "logEnd", h.log.EndOffset(), "highWatermark", highWatermark)
+	if m.leaving.Load() && !slices.Contains(t.assignment.ISR, m.config.Self) {
+		return followOrder{}, false
+	}
 	return followOrder{
 		host: h, leader: t.assignment.Leader, epoch: t.assignment.LeaderEpoch, topicID: topicID,
 		address: w.addressOf(t.assignment.Leader),
