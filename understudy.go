@@ -24,6 +24,7 @@ import (
 	"understudy/internal/config"
 	"understudy/internal/coordination/coordinator"
 	"understudy/internal/streaming/broker"
+	"understudy/internal/streaming/cluster"
 	"understudy/internal/vfs"
 )
 
@@ -66,6 +67,7 @@ const (
 	maxSessionTimeout  = time.Minute
 	internalReplicas   = 3
 	coordinatorDirName = "coordinator"
+	portMax            = 65535
 )
 
 // Start brings a cluster up; it serves when Start returns.
@@ -78,6 +80,9 @@ func Start(ctx context.Context, config Config) (*Cluster, error) {
 	}
 	if config.ZooKeeper == "" {
 		config.ZooKeeper = "127.0.0.1:0"
+	}
+	if config.Brokers < 0 {
+		return nil, fmt.Errorf("understudy: %d brokers are asked for: give 1 or more", config.Brokers)
 	}
 	config.Brokers = max(config.Brokers, 1)
 	if config.Logger == nil {
@@ -140,8 +145,11 @@ func (c *Cluster) startBrokers(ctx context.Context) error {
 		return fmt.Errorf("the Kafka address %q is not host:port: %w", c.config.Kafka, err)
 	}
 	first, err := strconv.Atoi(portText)
-	if err != nil {
-		return fmt.Errorf("the Kafka address %q has no numeric port", c.config.Kafka)
+	if err != nil || first < 0 || first > portMax {
+		return fmt.Errorf("the Kafka address %q has no port from 0 to %d", c.config.Kafka, portMax)
+	}
+	if first != 0 && first+c.config.Brokers-1 > portMax {
+		return fmt.Errorf("the Kafka address %q leaves no room below port %d for %d brokers: choose a lower port, or 0 for free ones", c.config.Kafka, portMax, c.config.Brokers)
 	}
 	configs := make([]broker.Config, c.config.Brokers)
 	for i := range configs {
@@ -168,7 +176,30 @@ func (c *Cluster) startBrokers(ctx context.Context) error {
 		starting.Go(func() { errs[i] = one.Start(ctx) })
 	}
 	starting.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return c.awaitMetadata(ctx)
+}
+
+// metadataWait bounds how long Start waits for the brokers to hear of each other.
+const metadataWait = 5 * time.Second
+
+// awaitMetadata waits until every broker knows all of them: a client that is told "ready" and
+// asks one of them for a topic with a replica on each must get it.
+func (c *Cluster) awaitMetadata(ctx context.Context) error {
+	ids := make([]cluster.BrokerID, len(c.brokers))
+	for i, one := range c.brokers {
+		ids[i] = one.ID()
+	}
+	waiting, cancel := context.WithTimeout(ctx, metadataWait)
+	defer cancel()
+	for _, one := range c.brokers {
+		if err := one.AwaitBrokers(waiting, ids); err != nil {
+			return fmt.Errorf("broker %d does not hear of all brokers: %w", one.ID(), err)
+		}
+	}
+	return nil
 }
 
 func (c *Cluster) brokerConfig(id int, addr string) (broker.Config, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,9 @@ func runStart(ctx context.Context, options understudy.Config, log logging) error
 		return err
 	}
 	options.Logger = logger
+	if options.Brokers < 1 {
+		return fmt.Errorf("--brokers %d: give 1 or more", options.Brokers)
+	}
 	starting, stop, cancel := interruptible(ctx, stop)
 	defer cancel()
 	cluster, err := understudy.Start(starting, options)

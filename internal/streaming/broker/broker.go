@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -157,6 +158,14 @@ func (b *Broker) awaitMetadata(ctx context.Context) {
 	if _, err := b.metadata.WaitFor(ctx, func(image *metadata.Image) bool { return image.Alive(b.id) }); err != nil {
 		b.logger.Warn("started without a word from the controller", "waited", firstMetadataWait)
 	}
+}
+
+// AwaitBrokers waits until this broker's metadata names all of the given brokers as alive.
+func (b *Broker) AwaitBrokers(ctx context.Context, ids []cluster.BrokerID) error {
+	_, err := b.metadata.WaitFor(ctx, func(image *metadata.Image) bool {
+		return !slices.ContainsFunc(ids, func(id cluster.BrokerID) bool { return !image.Alive(id) })
+	})
+	return err
 }
 
 // openLogs locks and recovers the log directories. It comes before anything that could
