@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/registry"
+)
+
+// begin builds the cluster, creates the topic, and lets the faults come.
+func (w *world) begin() {
+	for id := range w.config.brokers {
+		w.brokers = append(w.brokers, newBroker(w, cluster.BrokerID(id+1)))
+	}
+	w.createTopic()
+	for _, b := range w.brokers {
+		w.after(w.between(0, 300*time.Millisecond), b.start)
+	}
+	w.after(0, w.coordinator.tick)
+	index := 0
+	for p := range w.config.partitions {
+		for _, producer := range []bool{true, true, false} {
+			c := newClient(w, index, p, producer)
+			index++
+			w.clients = append(w.clients, c)
+			c.begin()
+		}
+	}
+	w.after(time.Second, w.fault)
+}
+
+// createTopic writes what an administrator would.
+func (w *world) createTopic() {
+	admin := w.coordinator.newSession(&broker{w: w, id: 0})
+	w.coordinator.sessions[admin].timeout = time.Hour
+	reg := w.coordinator.as(admin)
+	if err := reg.EnsurePaths(context.Background()); err != nil {
+		panic(err)
+	}
+	assignment := registry.TopicAssignment{ID: topicID, Partitions: map[int32]registry.Assignment{}}
+	for p := range w.config.partitions {
+		var replicas []cluster.BrokerID
+		for r := range w.config.factor {
+			replicas = append(replicas, cluster.BrokerID((p+r)%w.config.brokers+1))
+		}
+		assignment.Partitions[int32(p)] = registry.Assignment{Replicas: replicas}
+		w.check.parts[p].replicas = replicas
+	}
+	if err := reg.CreateTopics(context.Background(), []registry.NewTopic{{Name: topic, Assignment: assignment}})[0]; err != nil {
+		panic(err)
+	}
+}
+
+// fault does one bad thing and comes back.
+func (w *world) fault() {
+	if w.calm {
+		return
+	}
+	w.after(w.between(w.config.faultEvery/4, w.config.faultEvery*2), w.fault)
+	b := w.brokers[w.chance.IntN(len(w.brokers))]
+	switch w.chance.IntN(6) {
+	case 0, 1:
+		if w.config.kills {
+			w.killSomehow(b)
+		}
+	case 2:
+		if w.config.pauses {
+			b.pause(w.between(20*time.Millisecond, 1500*time.Millisecond))
+		}
+	case 3, 4:
+		if w.config.cuts {
+			w.cutSomewhere()
+		}
+	case 5:
+		if w.config.expiry {
+			if s := w.coordinator.sessions[b.session]; s != nil && b.up {
+				w.coordinator.expire(s, "by chance")
+			}
+		}
+	}
+}
+
+func (w *world) killSomehow(b *broker) {
+	if !b.up {
+		return
+	}
+	power := w.config.power && w.oneIn(2) && w.check.mayLosePower(b)
+	if w.oneIn(2) && !b.paused {
+		b.dieAt, b.dieByPower = b.diskOps+1+w.chance.IntN(40), power
+		return
+	}
+	b.kill(power)
+}
+
+func (b *broker) pause(d time.Duration) {
+	w := b.w
+	if !b.up || b.paused {
+		return
+	}
+	w.trace("pause", "broker %d for %v", b.id, d)
+	b.paused, b.pausedAt = true, w.now
+	incarnation := b.incarnation
+	w.after(d, func() {
+		if b.incarnation != incarnation || !b.paused {
+			return
+		}
+		w.trace("resume", "broker %d", b.id)
+		b.paused = false
+		if time.Duration(float64(w.now-b.pausedAt)*b.clockRate) >= 300*time.Millisecond && b.registered {
+			b.unconfirmed = true
+		}
+		deferred := b.deferred
+		b.deferred = nil
+		for _, do := range deferred {
+			w.inProcess(b, 0, do)
+		}
+	})
+}
+
+func (w *world) cutSomewhere() {
+	from := node(1 + w.chance.IntN(len(w.brokers)))
+	to := node(w.chance.IntN(len(w.brokers) + 1)) // the coordinator, or a broker
+	if w.oneIn(4) {
+		to = firstClient + node(w.chance.IntN(len(w.clients)))
+	}
+	if from == to {
+		return
+	}
+	cuts := [][2]node{{from, to}}
+	switch w.chance.IntN(3) {
+	case 0:
+		cuts = append(cuts, [2]node{to, from})
+	case 1:
+		cuts[0] = [2]node{to, from}
+	}
+	d := w.between(50*time.Millisecond, 2*time.Second)
+	w.trace("cut", "%v for %v", cuts, d)
+	for _, cut := range cuts {
+		w.network.cut[cut] = true
+	}
+	w.after(d, func() {
+		for _, cut := range cuts {
+			delete(w.network.cut, cut)
+		}
+	})
+}
+
+// heal ends all faults.
+func (w *world) heal() {
+	w.trace("heal", "no more faults")
+	w.calm = true
+	clear(w.network.cut)
+	for _, b := range w.brokers {
+		b.dieAt = 0
+	}
+}
+
+func ownerOf(value string) int {
+	owner, _, _ := strings.Cut(value, "/")
+	n, _ := strconv.Atoi(owner)
+	return n
+}
+
+func serialOf(value string) int {
+	_, serial, _ := strings.Cut(value, "/")
+	n, _ := strconv.Atoi(serial)
+	return n
+}

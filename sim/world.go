@@ -1,0 +1,178 @@
+package main
+
+import (
+	"container/heap"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+)
+
+// world is one simulated cluster and its clock.
+type world struct {
+	seed    uint64
+	config  config
+	chance  *rand.Rand
+	now     time.Duration
+	queue   eventQueue
+	serial  uint64
+	steps   int
+	out     io.Writer // trace; nil: none
+	logger  *slog.Logger
+	failure *violation
+
+	coordinator *coordinator
+	brokers     []*broker
+	clients     []*client
+	network     *network
+	check       *checker
+	calm        bool // no more faults
+}
+
+// config is what a seed decides about a run.
+type config struct {
+	brokers, partitions, factor int
+	minISR                      int
+	duration                    time.Duration
+	faultEvery                  time.Duration
+	lagTime                     time.Duration
+	sessionTimeout              time.Duration
+	power                       bool // power losses instead of kills, sometimes
+	cuts, pauses, kills, expiry bool
+	breakOneIn                  int // connections break once in so many messages
+	slowOneIn                   int
+	flushBytes                  int64
+	segmentBytes                int64
+}
+
+func drawConfig(chance *rand.Rand) config {
+	c := config{
+		brokers: 3, partitions: 1 + chance.IntN(2), factor: 3, minISR: 1 + chance.IntN(2),
+		duration:       time.Duration(5+chance.IntN(10)) * time.Second,
+		faultEvery:     time.Duration(100+chance.IntN(900)) * time.Millisecond,
+		lagTime:        time.Duration(300+chance.IntN(700)) * time.Millisecond,
+		sessionTimeout: time.Duration(400+chance.IntN(1200)) * time.Millisecond,
+		power:          chance.IntN(2) == 0,
+		cuts:           chance.IntN(4) > 0, pauses: chance.IntN(3) > 0, kills: chance.IntN(4) > 0, expiry: chance.IntN(3) > 0,
+		breakOneIn: 30 + chance.IntN(600), slowOneIn: 10 + chance.IntN(200),
+		flushBytes:   int64(300 + chance.IntN(20000)),
+		segmentBytes: int64(600 + chance.IntN(8000)),
+	}
+	if chance.IntN(3) == 0 {
+		c.brokers++
+	}
+	if chance.IntN(5) == 0 {
+		c.factor = 2
+		c.minISR = 1
+	}
+	return c
+}
+
+// violation is the end of a run that failed.
+type violation struct {
+	invariant string
+	text      string
+	at        time.Duration
+	step      int
+}
+
+func (v *violation) Error() string {
+	return fmt.Sprintf("%s: %s (at %v, step %d)", v.invariant, v.text, v.at, v.step)
+}
+
+func newWorld(seed uint64, out io.Writer, scale float64) *world {
+	w := &world{seed: seed, chance: rand.New(rand.NewPCG(seed, 0x5eed)), out: out, logger: slog.New(slog.DiscardHandler)}
+	w.config = drawConfig(w.chance)
+	w.config.duration = time.Duration(float64(w.config.duration) * scale)
+	if out != nil {
+		w.logger = slog.New(&traceHandler{w: w})
+		w.trace("config", "%+v", w.config)
+	}
+	w.check = newChecker(w)
+	w.network = newNetwork(w)
+	w.coordinator = newCoordinator(w)
+	return w
+}
+
+// run simulates a cluster to its end and returns the invariant that failed, or nil.
+func run(seed uint64, out io.Writer, scale float64) (failure *violation, w *world) {
+	w = newWorld(seed, out, scale)
+	defer func() {
+		if raised := recover(); raised != nil {
+			v, ok := raised.(*violation)
+			if !ok {
+				v = &violation{"panic", fmt.Sprintf("%v\n%s", raised, debug.Stack()), w.now, w.steps}
+			}
+			failure = v
+			w.trace("VIOLATION", "%v", v)
+		}
+	}()
+	w.begin()
+	w.advance(w.config.duration)
+	w.heal()
+	w.advance(w.config.duration + 20*time.Second)
+	w.check.final()
+	return nil, w
+}
+
+func (w *world) advance(until time.Duration) {
+	for len(w.queue) > 0 && w.queue[0].at <= until {
+		if w.calm && w.settled() {
+			return
+		}
+		next := heap.Pop(&w.queue).(*event)
+		w.now = next.at
+		w.steps++
+		next.do()
+	}
+	w.now = until
+}
+
+func (w *world) fail(invariant, format string, args ...any) {
+	panic(&violation{invariant, fmt.Sprintf(format, args...), w.now, w.steps})
+}
+
+func (w *world) trace(what, format string, args ...any) {
+	if w.out != nil {
+		fmt.Fprintf(w.out, "%10.3fms %-12s %s\n", float64(w.now)/1e6, what, fmt.Sprintf(format, args...))
+	}
+}
+
+// event is something that happens at a time; equal times in the order of their making.
+type event struct {
+	at     time.Duration
+	serial uint64
+	do     func()
+}
+
+func (w *world) after(delay time.Duration, do func()) { w.at(w.now+delay, do) }
+
+func (w *world) at(at time.Duration, do func()) {
+	w.serial++
+	heap.Push(&w.queue, &event{max(at, w.now), w.serial, do})
+}
+
+// between draws a duration.
+func (w *world) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(w.chance.Int64N(int64(high-low)+1))
+}
+
+func (w *world) oneIn(n int) bool { return n > 0 && w.chance.IntN(n) == 0 }
+
+type eventQueue []*event
+
+func (q eventQueue) Len() int { return len(q) }
+func (q eventQueue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].serial < q[j].serial
+}
+func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *eventQueue) Push(x any)   { *q = append(*q, x.(*event)) }
+func (q *eventQueue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	return last
+}
