@@ -23,6 +23,7 @@ import (
 
 	"understudy/internal/config"
 	"understudy/internal/coordination/coordinator"
+	"understudy/internal/port"
 	"understudy/internal/streaming/broker"
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/vfs"
@@ -67,7 +68,6 @@ const (
 	maxSessionTimeout  = time.Minute
 	internalReplicas   = 3
 	coordinatorDirName = "coordinator"
-	portMax            = 65535
 )
 
 // Start brings a cluster up; it serves when Start returns.
@@ -102,7 +102,10 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.lockData(); err != nil {
 		return err
 	}
-	var err error
+	addresses, err := c.addresses()
+	if err != nil {
+		return err
+	}
 	c.coordinator, err = coordinator.Start(ctx, coordinator.Config{
 		DataDir: filepath.Join(c.config.Data, coordinatorDirName), ClientAddr: c.config.ZooKeeper,
 		TickTime: tickTime, MinSessionTimeout: minSessionTimeout, MaxSessionTimeout: maxSessionTimeout,
@@ -114,12 +117,42 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.coordinator.AwaitServing(ctx); err != nil {
 		return err
 	}
-	if err := c.startBrokers(ctx); err != nil {
+	if err := c.startBrokers(ctx, addresses); err != nil {
 		return err
 	}
 	c.watch()
 	return nil
 }
+
+// addresses lists the brokers' addresses. What is wrong with them, and with the coordinator's,
+// is found here, before anything runs.
+func (c *Cluster) addresses() ([]string, error) {
+	host, first, err := port.Split(kafkaSetting, c.config.Kafka)
+	if err != nil {
+		return nil, err
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		return nil, fmt.Errorf("%s: nobody can connect to %s: give an address of this machine that clients reach", kafkaSetting, host)
+	}
+	if first != 0 && first+c.config.Brokers-1 > port.Max {
+		return nil, fmt.Errorf("%s: %s leaves no room below port %d for %d brokers: choose a lower port, or 0 for free ones", kafkaSetting, c.config.Kafka, port.Max, c.config.Brokers)
+	}
+	addresses := make([]string, c.config.Brokers)
+	for i := range addresses {
+		number := 0
+		if first != 0 {
+			number = first + i
+		}
+		addresses[i] = net.JoinHostPort(host, strconv.Itoa(number))
+		if err := port.Check(kafkaSetting, addresses[i]); err != nil {
+			return nil, err
+		}
+	}
+	return addresses, port.Check("the ZooKeeper address", c.config.ZooKeeper)
+}
+
+// kafkaSetting is what errors call Config.Kafka.
+const kafkaSetting = "the Kafka address"
 
 // lockData keeps a second cluster out of the directory before any server touches it.
 func (c *Cluster) lockData() error {
@@ -139,25 +172,11 @@ func (c *Cluster) lockData() error {
 
 // startBrokers starts the first broker alone, so that it is the controller and the others
 // find one, then the others side by side.
-func (c *Cluster) startBrokers(ctx context.Context) error {
-	host, portText, err := net.SplitHostPort(c.config.Kafka)
-	if err != nil {
-		return fmt.Errorf("the Kafka address %q is not host:port: %w", c.config.Kafka, err)
-	}
-	first, err := strconv.Atoi(portText)
-	if err != nil || first < 0 || first > portMax {
-		return fmt.Errorf("the Kafka address %q has no port from 0 to %d", c.config.Kafka, portMax)
-	}
-	if first != 0 && first+c.config.Brokers-1 > portMax {
-		return fmt.Errorf("the Kafka address %q leaves no room below port %d for %d brokers: choose a lower port, or 0 for free ones", c.config.Kafka, portMax, c.config.Brokers)
-	}
-	configs := make([]broker.Config, c.config.Brokers)
-	for i := range configs {
-		port := 0
-		if first != 0 {
-			port = first + i
-		}
-		if configs[i], err = c.brokerConfig(i+1, net.JoinHostPort(host, strconv.Itoa(port))); err != nil {
+func (c *Cluster) startBrokers(ctx context.Context, addresses []string) error {
+	configs := make([]broker.Config, len(addresses))
+	for i, address := range addresses {
+		var err error
+		if configs[i], err = c.brokerConfig(i+1, address); err != nil {
 			return err
 		}
 	}

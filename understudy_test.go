@@ -130,6 +130,7 @@ func TestFailedStarts(t *testing.T) {
 	}{
 		{"no data", Config{}, []string{"data directory"}},
 		{"data in use", Config{Data: data}, []string{data, "in use", "stop it"}},
+		{"zookeeper without a port", Config{Data: other, ZooKeeper: "localhost"}, []string{"ZooKeeper", "localhost", "host:port"}},
 		{"kafka port in use", Config{Data: other, Kafka: taken.Addr().String()}, []string{taken.Addr().String(), "in use"}},
 		{"zookeeper port in use", Config{Data: other, ZooKeeper: taken.Addr().String()}, []string{taken.Addr().String(), "in use"}},
 		{"no port", Config{Data: other, Kafka: "localhost"}, []string{"localhost", "host:port"}},

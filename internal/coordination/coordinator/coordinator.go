@@ -15,6 +15,7 @@ import (
 	"understudy/internal/coordination/ensemble"
 	"understudy/internal/coordination/zkserver"
 	"understudy/internal/coordination/znode"
+	"understudy/internal/port"
 	"understudy/internal/vfs"
 )
 
@@ -52,9 +53,9 @@ type Coordinator struct {
 func Start(ctx context.Context, config Config) (*Coordinator, error) {
 	c := &Coordinator{}
 	if config.ClientAddr != "" {
-		listener, err := net.Listen("tcp", config.ClientAddr)
+		listener, err := port.Listen("clientPort", config.ClientAddr)
 		if err != nil {
-			return nil, fmt.Errorf("the client port %s cannot be taken: %w; stop what uses it or choose another clientPort", config.ClientAddr, err)
+			return nil, err
 		}
 		c.listener = listener
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"understudy/internal/config"
+	"understudy/internal/port"
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/commitlog"
 	"understudy/internal/streaming/controller"
@@ -118,6 +119,9 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 			_ = b.teardown(context.Background()) // the failure to start is what matters
 		}
 	}()
+	if err := b.checkPorts(); err != nil {
+		return err
+	}
 	if err := b.openLogs(); err != nil {
 		return err
 	}
@@ -226,6 +230,18 @@ func (b *Broker) joinEnsemble(ctx context.Context) error {
 	return nil
 }
 
+// checkPorts finds a port in use before anything is touched. The ports are not held from here
+// on: until the broker is registered its address must refuse connections, as a dead broker's
+// does, or peers would wait for answers from it.
+func (b *Broker) checkPorts() error {
+	for _, endpoint := range b.config.Listeners {
+		if err := port.Check("listeners", net.JoinHostPort(endpoint.Host, strconv.Itoa(int(endpoint.Port)))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // bind opens the ports; connections wait until Enable.
 func (b *Broker) bind() error {
 	b.server = wire.NewServer(wire.ServerOptions{
@@ -237,9 +253,9 @@ func (b *Broker) bind() error {
 	})
 	for _, endpoint := range b.config.Listeners {
 		address := net.JoinHostPort(endpoint.Host, strconv.Itoa(int(endpoint.Port)))
-		listener, err := net.Listen("tcp", address)
+		listener, err := port.Listen("listeners", address)
 		if err != nil {
-			return fmt.Errorf("listener %s://%s: %w; is another server running there? change listeners or stop it", endpoint.Listener, address, err)
+			return err
 		}
 		b.listeners = append(b.listeners, listener)
 	}
