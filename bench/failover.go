@@ -34,6 +34,7 @@ type fault struct {
 }
 
 var faults = []fault{
+	{"none", "nothing at all, for two seconds (the machine's own noise)", "", watchQuietly},
 	{"leader", "kill -9 of a partition leader", "median < 100, p99 < 300", killLeader(notController)},
 	{"controller", "the same, the victim is the controller, too", "median < 250, p99 < 500", killLeader(isController)},
 	{"both", "kill -9 of a leader and of the coordinator's leader at once", "< 1000", killLeaderAndCoordinator},
@@ -43,17 +44,18 @@ var faults = []fault{
 }
 
 func failoverCommand() *cobra.Command {
-	count, only := 100, []string{}
+	count, only, keep := 100, []string{}, ""
 	cmd := &cobra.Command{
 		Use:   "failover",
 		Short: "Measure how long partitions go without an acknowledgement when a server goes",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return failover(cmd.Context(), count, only)
+			return failover(cmd.Context(), count, only, keep)
 		},
 	}
 	cmd.Flags().IntVar(&count, "count", count, "how often each fault is measured")
-	cmd.Flags().StringSliceVar(&only, "only", only, "the faults to measure: leader, controller, both, coordinator, pause, shutdown; all without it")
+	cmd.Flags().StringSliceVar(&only, "only", only, "the faults to measure: none, leader, controller, both, coordinator, pause, shutdown; all without it")
+	cmd.Flags().StringVar(&keep, "dir", keep, "keep configuration, data and logs here")
 	return cmd
 }
 
@@ -65,12 +67,18 @@ type theatre struct {
 	events trial.Events
 }
 
-func failover(ctx context.Context, count int, only []string) error {
+func failover(ctx context.Context, count int, only []string, keep string) error {
 	binary, dir, remove, err := build(ctx)
 	if err != nil {
 		return err
 	}
 	defer remove()
+	if keep != "" {
+		dir = keep
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
 	fmt.Printf("%s\n", machine())
 	fmt.Printf("3 coordinators and 3 brokers on loopback, defaults; topic of %d partitions, 3 replicas, min.insync.replicas 2; acks=all, idempotent;\n", failoverPartitions)
 	fmt.Printf("durability: records in the page cache of every in-sync replica (Kafka's default), coordinator fsyncs every write; the client retries every 10 ms;\n")
@@ -241,20 +249,35 @@ func killLeaderAndCoordinator(ctx context.Context, t *theatre) (trial.Outcome, e
 	return outcome, errors.Join(coordinator.Start(ctx), node.Start(ctx))
 }
 
+// watched is how long the rounds last whose fault should go unnoticed: time enough for a new
+// leader and for every session to move.
+const watched = 2 * time.Second
+
+func everyPartition() []int32 {
+	all := make([]int32, failoverPartitions)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	return all
+}
+
+func watchQuietly(ctx context.Context, t *theatre) (trial.Outcome, error) {
+	return t.load.Strike(ctx, "nothing", everyPartition(), func() (time.Time, time.Time, error) {
+		now := time.Now()
+		<-time.After(watched)
+		return now, time.Now(), nil
+	})
+}
+
 func killCoordinatorLeader(ctx context.Context, t *theatre) (trial.Outcome, error) {
 	coordinator, err := t.coordinatorLeader()
 	if err != nil {
 		return trial.Outcome{}, err
 	}
-	all := make([]int32, failoverPartitions)
-	for i := range all {
-		all[i] = int32(i)
-	}
-	outcome, err := t.load.Strike(ctx, "kill -9 of the coordinator's leader", all, func() (time.Time, time.Time, error) {
+	outcome, err := t.load.Strike(ctx, "kill -9 of the coordinator's leader", everyPartition(), func() (time.Time, time.Time, error) {
 		now := time.Now()
 		coordinator.Kill()
-		// Two seconds of watching: time enough for a new leader and for every session to move.
-		<-time.After(2 * time.Second)
+		<-time.After(watched)
 		return now, time.Now(), nil
 	})
 	if err != nil {
