@@ -161,7 +161,12 @@ func (b *broker) finishDeath() {
 	b.rep, b.logs, b.control = nil, nil, nil
 	b.wiped = b.wiped || b.dieByPower
 	b.w.check.died(b)
-	if s := b.w.coordinator.sessions[b.session]; s != nil && s.broker == b && !b.w.oneIn(3) {
+	if b.dieByPower {
+		for _, other := range b.w.brokers {
+			other.dieAt = 0
+		}
+	}
+	if s := b.w.coordinator.sessions[b.session]; s != nil && s.broker == b && (b.dieByPower || !b.w.oneIn(3)) {
 		s.doomed = b.w.now + b.w.between(50*time.Millisecond, 300*time.Millisecond)
 	}
 	b.awaitStart()

@@ -309,6 +309,10 @@ func (c *client) consume(from cluster.BrokerID, data []byte) {
 			c.w.check.wasRead(c, from, r.Offset, string(r.Value))
 			c.position++
 		}
+		if batch.LeaderEpoch() > c.epoch {
+			// A client knows by what it has read that the leader it knew is over (KIP-320).
+			c.leader, c.epoch = cluster.NoBroker, batch.LeaderEpoch()
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"understudy/internal/coordination/jute"
 	"understudy/internal/coordination/zkclient"
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/controller"
@@ -30,6 +31,10 @@ type controllerShell struct {
 	channels map[cluster.BrokerID]*channel
 	standing bool // in elections: the session is alive and registered
 	current  *queued
+	// unheard is an election that was won under a session and not heard of: the registry
+	// finds that out when it repeats the operation (checkElection).
+	unheard        *registry.Fence
+	unheardSession jute.SessionID
 }
 
 type queued struct {
@@ -139,6 +144,8 @@ func (s *controllerShell) elect() {
 		out.current, out.err = reg.Controller(ctx, true)
 		switch {
 		case out.err != nil:
+		case out.current == b.id && !active && s.unheard != nil && s.unheardSession == session:
+			out.fence, out.won = *s.unheard, true
 		case out.current == b.id && !active:
 			if out.owned, out.err = reg.OwnsController(ctx); out.err == nil && out.owned {
 				out.err = reg.ResignController(ctx, fence)
@@ -147,6 +154,7 @@ func (s *controllerShell) elect() {
 			out.fence, out.won, out.current, out.err = reg.ElectController(ctx, b.id, nowMs)
 			if out.won {
 				b.w.check.controllerElected(b, out.fence)
+				s.unheard, s.unheardSession = &out.fence, session
 			}
 		}
 		reply(out)
@@ -169,6 +177,7 @@ func (s *controllerShell) elect() {
 			s.resign("another controller, or none, is registered")
 			s.wantElection()
 		case out.won:
+			s.unheard = nil
 			s.take(out.fence)
 		}
 	})

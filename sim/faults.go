@@ -60,6 +60,9 @@ func (w *world) fault() {
 		return
 	}
 	w.after(w.between(w.config.faultEvery/4, w.config.faultEvery*2), w.fault)
+	if w.check.fragile() {
+		return
+	}
 	b := w.brokers[w.chance.IntN(len(w.brokers))]
 	switch w.chance.IntN(6) {
 	case 0, 1:

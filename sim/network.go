@@ -7,6 +7,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// isolated says whether a node is cut off from any other.
+func (n *network) isolated(who node) bool {
+	for cut := range n.cut {
+		if cut[0] == who || cut[1] == who {
+			return true
+		}
+	}
+	return false
+}
+
 // node is who messages come from and go to.
 type node int
 
