@@ -10,8 +10,9 @@ import (
 
 // firstAllocation is how much is allocated for a frame on the strength of its announced
 // size alone; a larger frame's buffer grows as its bytes come in, so that a peer has to
-// send what it makes us allocate.
-const firstAllocation = 1 << 20
+// send what it makes us allocate. A thousand connections that announce much and send nothing
+// cost as many times this.
+const firstAllocation = 64 << 10
 
 // frameSizeError is an announced size that is negative or above the bound.
 type frameSizeError struct {
