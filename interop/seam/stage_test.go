@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,6 +40,7 @@ type cast struct {
 	coordinator  kind
 	coordinators int // 0 = 3
 	brokers      []kind
+	properties   map[string]string // added to every server.properties
 }
 
 // stage is a fleet of both kinds of server, and what looks at it from outside.
@@ -62,20 +64,22 @@ func setUp(t *testing.T, cast cast) *stage {
 	choose := func(of func(id int) kind) func(int) *fleet.Program {
 		return func(id int) *fleet.Program { return s.program(of(id)) }
 	}
+	properties := map[string]string{
+		"inter.broker.protocol.version": "3.9",
+		// Apache's brokers notice a death by the session alone: Kafka's 18 s would make the tests long.
+		"zookeeper.session.timeout.ms":             "4000",
+		"transaction.state.log.replication.factor": fmt.Sprint(min(3, len(cast.brokers))),
+		"transaction.state.log.min.isr":            "1",
+		"transaction.state.log.num.partitions":     "3",
+	}
+	maps.Copy(properties, cast.properties)
 	var err error
 	s.Fleet, err = fleet.New(fleet.Options{
 		Binary: program, Dir: t.TempDir(), Coordinators: cast.coordinators, Brokers: len(cast.brokers), LogLevel: os.Getenv("UNDERSTUDY_SEAM_LOG"),
 		StartTimeout:       patience,
 		CoordinatorProgram: choose(func(int) kind { return cast.coordinator }),
 		BrokerProgram:      choose(func(id int) kind { return s.kinds[id] }),
-		BrokerProperties: map[string]string{
-			"inter.broker.protocol.version": "3.9",
-			// Apache's brokers notice a death by the session alone: Kafka's 18 s would make the tests long.
-			"zookeeper.session.timeout.ms":             "4000",
-			"transaction.state.log.replication.factor": fmt.Sprint(min(3, len(cast.brokers))),
-			"transaction.state.log.min.isr":            "1",
-			"transaction.state.log.num.partitions":     "3",
-		},
+		BrokerProperties:   properties,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -259,8 +259,8 @@ func (c *Core) metadataStates(parts []*partition) []kmsg.UpdateMetadataRequestTo
 			Replicas:        int32s(p.assignment.Replicas),
 			OfflineReplicas: c.offlineReplicas(p),
 		}
-		if p.topic.deletion != nil {
-			state.Leader, state.LeaderEpoch = int32(cluster.LeaderDuringDelete), int32(cluster.EpochDuringDelete)
+		if p.topic.deletion != nil { // Kafka: LeaderAndIsr.duringDelete, which begins its epochs again
+			state.Leader, state.LeaderEpoch, state.ZKVersion = int32(cluster.LeaderDuringDelete), 0, 0
 		}
 		current.PartitionStates = append(current.PartitionStates, state)
 	}

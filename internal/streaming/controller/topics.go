@@ -152,29 +152,45 @@ func (c *Core) markDeletions(names []string, then func()) {
 	c.forget(invalid, then)
 }
 
-// tryDeletions asks the brokers that hold replicas of deleted topics to delete them, and
-// finishes the topics of which none is left.
+// tryDeletions asks the brokers that hold replicas of deleted topics to stop them and then to
+// delete them, and finishes the topics of which none is left. All stop before any is deleted,
+// so that no follower asks a leader that is gone.
 func (c *Core) tryDeletions() {
 	var finished []*topic
+	var asking []asked
 	for _, name := range c.topicNames() {
 		t := c.topics[name]
 		if t.deletion == nil || reassigning(t) {
 			continue
 		}
-		if c.askDeletions(t) {
+		complete, asks := c.askDeletions(t)
+		if complete {
 			finished = append(finished, t)
 		}
+		asking = append(asking, asks...)
+	}
+	for _, deleteReplica := range []bool{false, true} {
+		for _, ask := range asking {
+			c.tellStop(ask.id, ask.p, deleteReplica)
+		}
+		c.flush()
 	}
 	c.finishDeletions(finished)
+}
+
+// asked is a replica that is to be deleted.
+type asked struct {
+	id cluster.BrokerID
+	p  *partition
 }
 
 func reassigning(t *topic) bool {
 	return slices.ContainsFunc(t.partitions, func(p *partition) bool { return p.assignment.Reassigning() })
 }
 
-// askDeletions reports whether all replicas are gone.
-func (c *Core) askDeletions(t *topic) bool {
-	complete := true
+// askDeletions reports whether all replicas are gone, and which must be asked for now.
+func (c *Core) askDeletions(t *topic) (complete bool, asking []asked) {
+	complete = true
 	for _, p := range t.partitions {
 		for _, id := range p.assignment.Replicas {
 			r := replica{p.tp.Partition, id}
@@ -190,10 +206,10 @@ func (c *Core) askDeletions(t *topic) bool {
 				continue
 			}
 			t.deletion.asked[r] = true
-			c.tellStop(id, p, true)
+			asking = append(asking, asked{id, p})
 		}
 	}
-	return complete
+	return complete, asking
 }
 
 // finishDeletions removes the nodes of topics that no broker holds any more; the mark goes
