@@ -59,7 +59,7 @@ func (b *Broker) handleFetch(request *wire.Request) {
 		fetchRequest.MaxBytes = body.MaxBytes
 	}
 	f.resolve(&fetchRequest)
-	if len(fetchRequest.Parts) == 0 {
+	if len(fetchRequest.Parts) == 0 && fetchRequest.Standing == nil {
 		f.answer(nil)
 		return
 	}
@@ -72,10 +72,9 @@ type fetch struct {
 	request *wire.Request
 	context *fetchContext
 	version int16
-	// unknown are the places in context.partitions of topic ids that nobody knows; they are
-	// not part of what was asked of replication.
-	unknown map[int]struct{}
-	count   int // of what was asked of replication
+	// unknown are partitions of topic ids that nobody knows; they are not part of what was
+	// asked of replication.
+	unknown []*fetchPartition
 }
 
 // resolve turns the context's partitions into the parts of a fetch, with names for ids.
@@ -84,17 +83,20 @@ func (f *fetch) resolve(request *replication.FetchRequest) {
 	if session := f.context.session; session != nil {
 		session.mu.Lock()
 		defer session.mu.Unlock()
+		request.Standing = &session.standing
 	}
 	request.Parts = make([]replication.FetchPart, 0, len(f.context.partitions))
-	for i, partition := range f.context.partitions {
+	for _, partition := range f.context.partitions {
 		part := partition.part
+		part.Tag = partition
+		if request.Standing != nil {
+			part.Standing = &partition.standing
+			part.KnownHighWatermark, part.KnownLogStart = partition.sentHighWatermark, partition.sentLogStart
+		}
 		if f.version >= 13 {
 			name, found := image.TopicName(part.TopicID)
 			if !found {
-				if f.unknown == nil {
-					f.unknown = map[int]struct{}{}
-				}
-				f.unknown[i] = struct{}{}
+				f.unknown = append(f.unknown, partition)
 				request.MaxWait = 0 // an error is answered at once
 				continue
 			}
@@ -102,7 +104,6 @@ func (f *fetch) resolve(request *replication.FetchRequest) {
 		}
 		request.Parts = append(request.Parts, part)
 	}
-	f.count = len(request.Parts)
 }
 
 // fetched is one partition of the answer. records is nil if there are none.
@@ -114,22 +115,24 @@ type fetched struct {
 
 // answer encodes the results and sends them. It owns their slices.
 func (f *fetch) answer(results []replication.FetchResult) {
-	included := make([]fetched, 0, len(f.context.partitions))
-	for i, partition := range f.context.partitions {
-		var result replication.FetchResult
-		if _, unknown := f.unknown[i]; unknown {
-			result = replication.FetchResult{Err: kerr.UnknownTopicID, HighWatermark: cluster.NoOffset, LastStableOffset: cluster.NoOffset, LogStartOffset: cluster.NoOffset}
-		} else {
-			result, results = results[0], results[1:]
-		}
-		if f.context.news(partition, &result) {
-			one := fetched{partition: partition, result: result}
+	included := make([]fetched, 0, len(results)+len(f.unknown))
+	for i := range results {
+		result := &results[i]
+		partition := result.Tag.(*fetchPartition)
+		if f.context.news(partition, result) {
+			one := fetched{partition: partition, result: *result}
 			if result.Slice != nil {
 				one.records = result.Slice
 			}
 			included = append(included, one)
 		} else if result.Slice != nil {
 			_ = result.Slice.Close()
+		}
+	}
+	for _, partition := range f.unknown {
+		result := replication.FetchResult{Err: kerr.UnknownTopicID, HighWatermark: cluster.NoOffset, LastStableOffset: cluster.NoOffset, LogStartOffset: cluster.NoOffset}
+		if f.context.news(partition, &result) {
+			included = append(included, fetched{partition: partition, result: result})
 		}
 	}
 	response := newFetchBody()

@@ -14,11 +14,16 @@ import (
 )
 
 // Fetch sessions (KIP-227): the broker remembers what a client fetches, so that a request
-// names only what changed and an answer holds only what is news.
+// names only what changed and an answer holds only what is news. Partitions without news
+// fall quiet (replication.Standing): a request costs what its busy partitions cost.
 
 const (
 	initialSessionEpoch = 0  // a full fetch that asks for a session
 	finalSessionEpoch   = -1 // a full fetch that ends one, or wants none
+	// reviewEvery and reviewCount make sessions look at quiet partitions in turn, for what stirs
+	// nobody: a log start that retention has moved.
+	reviewEvery = 500 * time.Millisecond
+	reviewCount = 16
 	// sessionEvictAfter is the idle time from which a session makes room for a new one.
 	sessionEvictAfter = 2 * time.Minute
 )
@@ -29,7 +34,10 @@ type fetchPartition struct {
 	// sent: the high watermark and log start that the client knows; NoOffset says that the
 	// next answer must include the partition.
 	sentHighWatermark, sentLogStart cluster.Offset
-	place                           *list.Element // in the session's order
+
+	standing replication.StandingPart // meaningful in a session
+	index    int                      // in the session's all
+	place    *list.Element            // in the session's busy; nil: it is quiet, or was stirred since
 }
 
 type fetchKey struct {
@@ -49,8 +57,13 @@ type fetchSession struct {
 
 	mu         sync.Mutex
 	epoch      int32 // that the next request must carry
+	replica    int64 // the follower's broker epoch in the last request
 	partitions map[fetchKey]*fetchPartition
-	order      *list.List // of *fetchPartition: who had data goes to the end
+	all        []*fetchPartition // the same, in no order
+	busy       *list.List        // of *fetchPartition, those not quiet: who had data goes to the end
+	standing   replication.Standing
+	reviewed   time.Time
+	reviewAt   int // in all
 }
 
 // fetchSessions is the table of sessions, bounded by max.incremental.fetch.session.cache.slots.
@@ -79,9 +92,24 @@ func (t *fetchSessions) find(id int32, now time.Time) *fetchSession {
 
 func (t *fetchSessions) remove(id int32) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if session := t.byID[id]; session != nil {
+	session := t.byID[id]
+	if session != nil {
 		t.removeLocked(session)
+	}
+	t.mu.Unlock()
+	session.end()
+}
+
+// end takes a session that was removed out of the partitions' lists. nil has nothing there.
+func (s *fetchSession) end() {
+	if s == nil {
+		return
+	}
+	s.standing.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, partition := range s.all {
+		partition.standing.Forget()
 	}
 }
 
@@ -92,14 +120,18 @@ func (t *fetchSessions) removeLocked(session *fetchSession) {
 
 // add makes a session, or returns nil if there is no room: the client then goes on without.
 func (t *fetchSessions) add(follower, byID bool, now time.Time) *fetchSession {
+	var evicted *fetchSession
+	defer func() { evicted.end() }() // after the lock
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.byID) >= t.slots && !t.evictLocked(follower, now) {
-		return nil
+	if len(t.byID) >= t.slots {
+		if evicted = t.evictLocked(follower, now); evicted == nil {
+			return nil
+		}
 	}
 	session := &fetchSession{
 		byID: byID, follower: follower, lastUsed: now, epoch: 1,
-		partitions: map[fetchKey]*fetchPartition{}, order: list.New(),
+		partitions: map[fetchKey]*fetchPartition{}, busy: list.New(), reviewed: now,
 	}
 	for session.id == 0 || t.byID[session.id] != nil {
 		session.id = rand.Int32()
@@ -110,27 +142,27 @@ func (t *fetchSessions) add(follower, byID bool, now time.Time) *fetchSession {
 }
 
 // evictLocked makes room: the session that was idle for longest, if that is long enough, or
-// for a follower any consumer's.
-func (t *fetchSessions) evictLocked(forFollower bool, now time.Time) bool {
+// for a follower any consumer's. It returns the session removed, or nil.
+func (t *fetchSessions) evictLocked(forFollower bool, now time.Time) *fetchSession {
 	oldest := t.used.Front()
 	if oldest == nil {
-		return false
+		return nil
 	}
 	if session := oldest.Value.(*fetchSession); now.Sub(session.lastUsed) > sessionEvictAfter {
 		t.removeLocked(session)
-		return true
+		return session
 	}
 	for element := oldest; forFollower && element != nil; element = element.Next() {
 		if session := element.Value.(*fetchSession); !session.follower {
 			t.removeLocked(session)
-			return true
+			return session
 		}
 	}
-	return false
+	return nil
 }
 
-// fetchContext is what one request fetches: everything it names, or everything that its
-// session holds. incremental answers leave out what is no news.
+// fetchContext is what one request fetches: everything it names, or what of its session is not
+// quiet. incremental answers leave out what is no news.
 type fetchContext struct {
 	session     *fetchSession // nil: none
 	incremental bool
@@ -156,27 +188,73 @@ func (t *fetchSessions) open(version int16, body *kmsg.FetchRequest, follower bo
 	if session == nil {
 		return nil, kerr.FetchSessionIDNotFound
 	}
-	session.mu.Lock()
-	defer session.mu.Unlock()
+	context, err := session.open(body, byID, now)
+	if err == nil && context.session == nil {
+		t.remove(session.id)
+	}
+	return context, err
+}
+
+// open takes an incremental request in. The context has no session if nothing is left in it.
+func (s *fetchSession) open(body *kmsg.FetchRequest, byID bool, now time.Time) (*fetchContext, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case session.epoch != body.SessionEpoch:
+	case s.epoch != body.SessionEpoch:
 		return nil, kerr.InvalidFetchSessionEpoch
-	case session.byID != byID:
+	case s.byID != byID:
 		return nil, kerr.FetchSessionTopicIDError
 	}
-	session.update(body)
-	if session.order.Len() == 0 {
-		t.remove(session.id)
+	s.gather(now)
+	s.update(body)
+	if len(s.all) == 0 {
 		return &fetchContext{}, nil
 	}
-	if session.epoch++; session.epoch <= 0 {
-		session.epoch = 1
+	if s.epoch++; s.epoch <= 0 {
+		s.epoch = 1
 	}
-	context := &fetchContext{session: session, incremental: true, partitions: make([]*fetchPartition, 0, session.order.Len())}
-	for element := session.order.Front(); element != nil; element = element.Next() {
+	if epoch := body.ReplicaState.Epoch; epoch != s.replica { // the leader is to learn it everywhere
+		s.replica = epoch
+		for _, partition := range s.all {
+			s.enlist(partition)
+		}
+	}
+	context := &fetchContext{session: s, incremental: true, partitions: make([]*fetchPartition, 0, s.busy.Len())}
+	for element := s.busy.Front(); element != nil; element = element.Next() {
 		context.partitions = append(context.partitions, element.Value.(*fetchPartition))
 	}
 	return context, nil
+}
+
+// gather brings busy up to date: what fell quiet leaves, what was stirred comes, and so do a
+// few of the quiet whose turn it is.
+func (s *fetchSession) gather(now time.Time) {
+	for element := s.busy.Front(); element != nil; {
+		next := element.Next()
+		if partition := element.Value.(*fetchPartition); partition.standing.Quiet() {
+			s.busy.Remove(element)
+			partition.place = nil
+		}
+		element = next
+	}
+	for _, stirred := range s.standing.TakeStirred() {
+		s.enlist(stirred.Owner.(*fetchPartition))
+	}
+	if now.Sub(s.reviewed) < reviewEvery {
+		return
+	}
+	s.reviewed = now
+	for range min(reviewCount, len(s.all)) {
+		s.reviewAt = (s.reviewAt + 1) % len(s.all)
+		s.enlist(s.all[s.reviewAt])
+	}
+}
+
+// enlist makes the next request fetch a partition of the session.
+func (s *fetchSession) enlist(partition *fetchPartition) {
+	if partition.place == nil && partition.index >= 0 {
+		partition.place = s.busy.PushBack(partition)
+	}
 }
 
 func (t *fetchSessions) openFull(version int16, body *kmsg.FetchRequest, follower, byID bool, now time.Time) *fetchContext {
@@ -194,6 +272,7 @@ func (t *fetchSessions) openFull(version int16, body *kmsg.FetchRequest, followe
 	}
 	if context.session != nil {
 		context.session.mu.Lock()
+		context.session.replica = body.ReplicaState.Epoch
 		for _, partition := range context.partitions {
 			context.session.put(partition)
 		}
@@ -230,10 +309,29 @@ func (p *fetchPartition) key() fetchKey {
 func (s *fetchSession) put(partition *fetchPartition) {
 	key := partition.key()
 	if old := s.partitions[key]; old != nil {
-		s.order.Remove(old.place)
+		s.drop(key, old)
 	}
-	partition.place = s.order.PushBack(partition)
+	partition.standing.Session, partition.standing.Owner = &s.standing, partition
+	partition.index = len(s.all)
+	s.all = append(s.all, partition)
 	s.partitions[key] = partition
+	s.enlist(partition)
+}
+
+// drop takes a partition out of the session.
+func (s *fetchSession) drop(key fetchKey, partition *fetchPartition) {
+	delete(s.partitions, key)
+	last := len(s.all) - 1
+	s.all[partition.index] = s.all[last]
+	s.all[partition.index].index = partition.index
+	s.all[last] = nil
+	s.all = s.all[:last]
+	if partition.place != nil {
+		s.busy.Remove(partition.place)
+		partition.place = nil
+	}
+	partition.index = -1
+	partition.standing.Forget()
 }
 
 // update carries out an incremental request.
@@ -245,6 +343,7 @@ func (s *fetchSession) update(body *kmsg.FetchRequest) {
 			key := fetchKey{topic: topic.Topic, id: topic.TopicID, partition: asked.Partition}
 			if known := s.partitions[key]; known != nil {
 				known.set(asked)
+				s.enlist(known)
 			} else {
 				s.put(newFetchPartition(topic, asked))
 			}
@@ -255,8 +354,7 @@ func (s *fetchSession) update(body *kmsg.FetchRequest) {
 		for _, number := range topic.Partitions {
 			key := fetchKey{topic: topic.Topic, id: topic.TopicID, partition: number}
 			if known := s.partitions[key]; known != nil {
-				s.order.Remove(known.place)
-				delete(s.partitions, key)
+				s.drop(key, known)
 			}
 		}
 	}
@@ -280,8 +378,8 @@ func (c *fetchContext) news(partition *fetchPartition, result *replication.Fetch
 	hasData := result.Slice != nil && result.Slice.Size() > 0
 	changed := partition.sentHighWatermark != result.HighWatermark || partition.sentLogStart != result.LogStartOffset
 	partition.sentHighWatermark, partition.sentLogStart = result.HighWatermark, result.LogStartOffset
-	if hasData && c.session.partitions[partition.key()] == partition {
-		c.session.order.MoveToBack(partition.place)
+	if hasData && partition.place != nil {
+		c.session.busy.MoveToBack(partition.place)
 	}
 	return !c.incremental || hasData || changed || result.Diverging != nil
 }

@@ -337,6 +337,27 @@ func (r *Replica) FollowerFetched(fetch *FollowerFetch, env *Environment) (moved
 	return moved, change
 }
 
+// Settled says that a follower's further fetches at its offset would tell the leader nothing:
+// both logs and the high watermark end at the same offset, it is in the ISR, and no change of
+// that is under way.
+func (r *Replica) Settled(id cluster.BrokerID) bool {
+	follower := r.remote(id)
+	return r.role == Leader && follower != nil && follower.logEnd == r.logEnd && r.highWatermark == r.logEnd &&
+		r.isr.pending == noChange && slices.Contains(r.isr.committed, id)
+}
+
+// Attest records that a follower at the leader's log end was fetching there until an instant,
+// for a caller that did not report each of those fetches. It must come before the append that
+// ends this state: the lag time counts from here.
+func (r *Replica) Attest(id cluster.BrokerID, until Instant) {
+	follower := r.remote(id)
+	if r.role != Leader || follower == nil || follower.logEnd != r.logEnd {
+		return
+	}
+	follower.lastCaughtUp = max(follower.lastCaughtUp, until)
+	follower.lastFetch = max(follower.lastFetch, until)
+}
+
 // CheckEpoch compares a request's idea of the leader epoch with ours.
 func (r *Replica) CheckEpoch(requested cluster.LeaderEpoch) error {
 	return checkEpoch(requested, r.leaderEpoch)

@@ -413,3 +413,34 @@ func TestADeadFollowerDoesNotHoldTheHighWatermark(t *testing.T) {
 		t.Errorf("high watermark %d after replica 3 died, want 110", r.HighWatermark())
 	}
 }
+
+// A follower that was known to fetch at the log's end has the whole lag time from then on,
+// not from the last fetch that was reported.
+func TestAttestedFollowerIsNotBehind(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		attested Instant // 0: not at all
+		shrinks  bool
+	}{
+		{"silent", 0, true},
+		{"attested long ago", 5 * second, true},
+		{"attested just now", 99 * second, false},
+	} {
+		r := leaderOf(t, 0, 1, 2)
+		fetched(r, 2, 0, 2*second)
+		if !r.Settled(2) || r.Settled(3) {
+			t.Fatalf("%s: settled %v, %v", test.name, r.Settled(2), r.Settled(3))
+		}
+		if test.attested != 0 {
+			r.Attest(2, test.attested)
+		}
+		r.Appended(1, at(100*second))
+		if r.Settled(2) {
+			t.Errorf("%s: settled behind the log's end", test.name)
+		}
+		r.Attest(2, 101*second) // too late: it is behind
+		if change := r.MaybeShrink(at(101 * second)); (change != nil) != test.shrinks {
+			t.Errorf("%s: %+v", test.name, change)
+		}
+	}
+}

@@ -110,6 +110,12 @@ type FetchPart struct {
 	LastFetchedEpoch   cluster.LeaderEpoch // NoLeaderEpoch: no divergence check
 	LogStartOffset     cluster.Offset      // followers: their log start
 	MaxBytes           int32
+	// Tag is handed back with the part's result.
+	Tag any
+	// Standing lets a session's part fall quiet when the client knows the high watermark and
+	// the log start that there are. nil: it is looked at in every fetch that names it.
+	Standing                          *StandingPart
+	KnownHighWatermark, KnownLogStart cluster.Offset
 }
 
 // FetchRequest is a fetch by a consumer or a follower. Parts is kept until done has run.
@@ -123,6 +129,10 @@ type FetchRequest struct {
 	// LeaderOnly refuses to read from a follower (Fetch version 10 and older, followers).
 	LeaderOnly bool
 	Parts      []FetchPart
+	// Standing is the session that the fetch belongs to; nil without one. With it the results
+	// are those of the parts that did not fall quiet, and of quiet ones that were stirred
+	// while the fetch waited; and a fetch without parts waits, too.
+	Standing *Standing
 }
 
 // DivergingEpoch tells a fetcher where its log leaves the leader's.
@@ -131,8 +141,9 @@ type DivergingEpoch struct {
 	EndOffset cluster.Offset
 }
 
-// FetchResult is the outcome for the part of the same index.
+// FetchResult is the outcome for one part; without a session, for the part of the same index.
 type FetchResult struct {
+	Tag any // the part's
 	Err error
 	// Awaited: Err (UNKNOWN_LEADER_EPOCH, or a follower's fetch of a partition that is not here
 	// yet) is likely to be cured by a LeaderAndIsr under way. The fetch waited for it; if other

@@ -133,6 +133,7 @@ func (op *appendOp) appendPart(part int, h *hosted, nowMs int64, effects *effect
 	defer h.mu.Unlock()
 	env := m.environment(h)
 	if !info.Duplicate {
+		h.waiters.attest(h.replica)
 		if h.replica.Appended(info.Last+1, &env) {
 			h.highWatermarkMovedLocked(effects)
 		}

@@ -24,9 +24,11 @@ type fetchOp struct {
 	done     func([]FetchResult)
 	answered atomic.Bool
 	entry    wheelEntry
-	waiters  []waiter // by part; linked while waiting
+	waiters  []waiter  // by part; linked while waiting
+	absorbed []*waiter // of the parts that a session's stirred parts became, after those
 
-	mu     sync.Mutex // held while the op is linked or unlinked
+	mu     sync.Mutex // held while the op is linked or unlinked, and parts are added
+	gone   bool       // it does not wait after all; guarded by mu
 	single struct {   // the slices' memory for the usual fetch of one part
 		waiter [1]waiter
 		view   [1]view
@@ -55,15 +57,23 @@ func (op *fetchOp) isFollower() bool { return op.request.Replica >= 0 }
 func (m *Manager) Fetch(request FetchRequest, done func([]FetchResult)) (cancel func()) {
 	op := &fetchOp{m: m, request: request, done: done}
 	effects := takeEffects()
-	views := op.look(true, effects)
+	session := request.Standing
+	if session != nil {
+		session.begin(&op.request, m.now())
+	}
+	views := op.look(op.request.Parts, true, effects)
 	// Acknowledgements that this follower's progress has set free go before its own answer.
 	m.run(effects)
-	if request.MaxWait <= 0 || len(request.Parts) == 0 || m.right.closed.Load() || op.worthAnswering(views) {
-		op.answer(views)
+	if session != nil {
+		views = op.settle(views)
+	}
+	parts := op.request.Parts
+	if request.MaxWait <= 0 || len(parts) == 0 && session == nil || m.right.closed.Load() || op.worthAnswering(parts, views) {
+		op.answer(parts, views)
 		return func() {}
 	}
 	if !op.wait(views) {
-		op.answer(op.look(false, nil))
+		op.answer(parts, op.look(parts, false, nil))
 		return func() {}
 	}
 	return op.expire
@@ -71,16 +81,16 @@ func (m *Manager) Fetch(request FetchRequest, done func([]FetchResult)) (cancel 
 
 // look inspects every part. A follower's progress is recorded only on the first look, when
 // the request arrives: that is when its offsets were true.
-func (op *fetchOp) look(first bool, effects *effects) []view {
+func (op *fetchOp) look(parts []FetchPart, first bool, effects *effects) []view {
 	var views []view
-	if len(op.request.Parts) == 1 {
+	if len(parts) == 1 {
 		views = op.single.view[:]
 		views[0] = view{}
 	} else {
-		views = make([]view, len(op.request.Parts))
+		views = make([]view, len(parts))
 	}
-	for i := range op.request.Parts {
-		op.lookAt(&op.request.Parts[i], &views[i], first, effects)
+	for i := range parts {
+		op.lookAt(&parts[i], &views[i], first, effects)
 	}
 	return views
 }
@@ -179,14 +189,14 @@ func (op *fetchOp) admitLocked(part *FetchPart, v *view) error {
 
 // worthAnswering decides whether what was found is an answer already: an error (unless it is
 // about to be cured), a divergence, or enough bytes.
-func (op *fetchOp) worthAnswering(views []view) bool {
+func (op *fetchOp) worthAnswering(parts []FetchPart, views []view) bool {
 	available := 0
 	for i := range views {
 		v := &views[i]
 		if v.err != nil && !v.awaited || v.diverging != nil {
 			return true
 		}
-		part := &op.request.Parts[i]
+		part := &parts[i]
 		if v.err != nil || v.limit <= part.FetchOffset {
 			continue
 		}
@@ -213,14 +223,14 @@ func (op *fetchOp) sizeOf(part *FetchPart, v *view) int {
 
 // answer reads what the views allow and calls done. It is called by the one who set answered,
 // or before the op can be known to anybody else.
-func (op *fetchOp) answer(views []view) {
+func (op *fetchOp) answer(parts []FetchPart, views []view) {
 	if op.answered.Swap(true) {
 		return
 	}
-	op.respond(views)
+	op.respond(parts, views)
 }
 
-func (op *fetchOp) respond(views []view) {
+func (op *fetchOp) respond(parts []FetchPart, views []view) {
 	results := make([]FetchResult, len(views))
 	budget := int(op.request.MaxBytes)
 	if budget <= 0 {
@@ -228,8 +238,8 @@ func (op *fetchOp) respond(views []view) {
 	}
 	minOne := true
 	for i := range views {
-		v, part, result := &views[i], &op.request.Parts[i], &results[i]
-		result.Err = v.err
+		v, part, result := &views[i], &parts[i], &results[i]
+		result.Tag, result.Err = part.Tag, v.err
 		result.Awaited = v.awaited
 		result.HighWatermark, result.LastStableOffset, result.LogStartOffset = v.highWatermark, v.lastStableOffset, v.logStart
 		result.Diverging = v.diverging
@@ -276,9 +286,11 @@ func (op *fetchOp) readPart(part *FetchPart, v *view, result *FetchResult, maxBy
 func (op *fetchOp) wait(views []view) bool {
 	op.mu.Lock()
 	defer op.mu.Unlock()
-	if len(views) == 1 {
+	switch len(views) {
+	case 0:
+	case 1:
 		op.waiters = op.single.waiter[:]
-	} else {
+	default:
 		op.waiters = make([]waiter, len(views))
 	}
 	strange := false
@@ -294,9 +306,13 @@ func (op *fetchOp) wait(views []view) bool {
 			w.bound = untilRoleChange
 		}
 		if !w.link(part, v) {
-			op.unlinkLocked()
+			op.giveUpLocked()
 			return false
 		}
+	}
+	if session := op.request.Standing; session != nil && !session.attach(op) {
+		op.giveUpLocked()
+		return false
 	}
 	if strange {
 		op.m.addStranger(op)
@@ -312,6 +328,13 @@ func (op *fetchOp) bound() waitBound {
 	return untilLogEnd
 }
 
+// giveUpLocked ends a wait that has not begun: whoever found the op in a list meanwhile must
+// not add to it.
+func (op *fetchOp) giveUpLocked() {
+	op.gone = true
+	op.unlinkLocked()
+}
+
 // unlinkLocked takes the op out of all lists.
 func (op *fetchOp) unlinkLocked() {
 	for i := range op.waiters {
@@ -323,6 +346,14 @@ func (op *fetchOp) unlinkLocked() {
 		w.unlinkLocked()
 		w.host.mu.Unlock()
 	}
+	for _, w := range op.absorbed {
+		w.host.mu.Lock()
+		w.unlinkLocked()
+		w.host.mu.Unlock()
+	}
+	if op.request.Standing != nil {
+		op.request.Standing.detach(op)
+	}
 	op.m.wheel.remove(&op.entry)
 }
 
@@ -331,16 +362,16 @@ func (op *fetchOp) wake() {
 	if op.answered.Load() {
 		return
 	}
-	views := op.lookAgain()
-	if op.worthAnswering(views) || op.cured(views) {
-		op.finish(views)
+	parts, views := op.lookAgain()
+	if op.worthAnswering(parts, views) || op.cured(views) {
+		op.finish(parts, views)
 	}
 }
 
 // cured says whether a partition has got the role that the fetch waited for. It is answered
 // then, even with nothing: the next fetch records the follower's progress.
 func (op *fetchOp) cured(views []view) bool {
-	for i := range views {
+	for i := range op.waiters {
 		if w := &op.waiters[i]; (w.host == nil || w.bound == untilRoleChange) && views[i].err == nil {
 			return true
 		}
@@ -350,8 +381,11 @@ func (op *fetchOp) cured(views []view) bool {
 
 // estranged says whether the fetch waits for a partition that is still not here.
 func (op *fetchOp) estranged() bool {
-	for i := range op.request.Parts {
-		if op.m.host(op.request.Parts[i].TP) == nil {
+	op.mu.Lock()
+	parts := op.request.Parts
+	op.mu.Unlock()
+	for i := range parts {
+		if op.m.host(parts[i].TP) == nil {
 			return true
 		}
 	}
@@ -359,12 +393,13 @@ func (op *fetchOp) estranged() bool {
 }
 
 // lookAgain looks into memory of its own: two goroutines may wake one op.
-func (op *fetchOp) lookAgain() []view {
-	views := make([]view, len(op.request.Parts))
-	for i := range op.request.Parts {
-		op.lookAt(&op.request.Parts[i], &views[i], false, nil)
+func (op *fetchOp) lookAgain() ([]FetchPart, []view) {
+	parts := op.absorb()
+	views := make([]view, len(parts))
+	for i := range parts {
+		op.lookAt(&parts[i], &views[i], false, nil)
 	}
-	return views
+	return parts, views
 }
 
 // expire answers with what there is: the time is up, or nobody waits for the answer.
@@ -374,14 +409,14 @@ func (op *fetchOp) expire() {
 	}
 }
 
-func (op *fetchOp) finish(views []view) {
+func (op *fetchOp) finish(parts []FetchPart, views []view) {
 	if op.answered.Swap(true) {
 		return
 	}
 	op.mu.Lock()
 	op.unlinkLocked()
 	op.mu.Unlock()
-	op.respond(views)
+	op.respond(parts, views)
 }
 
 // waitBound is what a waiter waits for in its partition; any change of role or truncation
@@ -394,9 +429,11 @@ const (
 	untilRoleChange
 )
 
-// waiter links a fetch to one of its partitions. Its links are guarded by the partition's mu.
+// waiter links a fetch, or a session's quiet part, to one of its partitions. Its links are
+// guarded by the partition's mu.
 type waiter struct {
 	op         *fetchOp
+	standing   *StandingPart // instead of op
 	host       *hosted
 	offset     cluster.Offset
 	bound      waitBound
@@ -430,13 +467,17 @@ func (w *waiter) link(part *FetchPart, v *view) bool {
 			return false
 		}
 	}
+	w.linkLocked()
+	return true
+}
+
+func (w *waiter) linkLocked() {
 	w.queued = true
-	w.next = h.waiters.head
+	w.next = w.host.waiters.head
 	if w.next != nil {
 		w.next.prev = w
 	}
-	h.waiters.head = w
-	return true
+	w.host.waiters.head = w
 }
 
 func (w *waiter) unlinkLocked() {
@@ -456,24 +497,31 @@ func (w *waiter) unlinkLocked() {
 }
 
 func (l *waitList) wakeFollowers(logEnd cluster.Offset, effects *effects) {
-	for w := l.head; w != nil; w = w.next {
-		if w.bound == untilLogEnd && logEnd > w.offset {
-			effects.fetches = append(effects.fetches, w.op)
-		}
-	}
+	l.wakeIf(effects, func(w *waiter) bool { return w.bound == untilLogEnd && logEnd > w.offset })
 }
 
 func (l *waitList) wakeConsumers(highWatermark cluster.Offset, effects *effects) {
-	for w := l.head; w != nil; w = w.next {
-		if w.bound == untilHighWatermark && highWatermark > w.offset {
-			effects.fetches = append(effects.fetches, w.op)
-		}
-	}
+	l.wakeIf(effects, func(w *waiter) bool { return w.bound == untilHighWatermark && highWatermark > w.offset })
 }
 
 func (l *waitList) wakeAll(effects *effects) {
-	for w := l.head; w != nil; w = w.next {
-		effects.fetches = append(effects.fetches, w.op)
+	l.wakeIf(effects, func(*waiter) bool { return true })
+}
+
+// wakeIf wakes fetches, which stay in the list until they are answered, and stirs quiet parts,
+// which leave it.
+func (l *waitList) wakeIf(effects *effects, affected func(*waiter) bool) {
+	for w := l.head; w != nil; {
+		next := w.next
+		switch {
+		case !affected(w):
+		case w.standing != nil:
+			w.unlinkLocked()
+			w.standing.stir(effects)
+		default:
+			effects.fetches = append(effects.fetches, w.op)
+		}
+		w = next
 	}
 }
 

@@ -161,6 +161,7 @@ func (m *Manager) changeDone(h *hosted, change *partition.Change, outcome ISROut
 		h.highWatermarkMovedLocked(effects)
 	}
 	effects.submit(h, again)
+	h.waiters.stirAll(effects)
 	h.mu.Unlock()
 	if outcome.Err != nil {
 		m.logger.Info("isr change refused", "topic", h.tp.Topic, "partition", h.tp.Partition,
