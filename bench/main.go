@@ -6,6 +6,7 @@
 //	go run ./bench produce  [--peer] [--size 1024,100] [--codec none,lz4] [--replicas 1,3]
 //	go run ./bench consume  [--peer] …
 //	go run ./bench coordinator [--peer] [--members 1,3] [--sessions 1,64]
+//	go run ./bench partitions  [--peer] [--count 10000] [--brokers 1]
 //
 // Every table says on what it was measured and with which durability settings. Servers are
 // processes of their own on loopback; the clients are franz-go's.
@@ -31,7 +32,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	root := &cobra.Command{Use: "bench", Short: "Measure understudy", SilenceUsage: true}
-	root.AddCommand(failoverCommand(), startCommand(), soakCommand(), produceCommand(), consumeCommand(), coordinatorCommand(), floorCommand())
+	root.AddCommand(failoverCommand(), startCommand(), soakCommand(), produceCommand(), consumeCommand(), coordinatorCommand(), partitionsCommand(), floorCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		os.Exit(1)
 	}
