@@ -1,0 +1,87 @@
+package seam
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"understudy/internal/fleet"
+)
+
+func TestFaultsWithOurCoordinatorsAndOneApacheBroker(t *testing.T) {
+	everyCombination(t)
+	suffer(t, cast{coordinator: ours, brokers: []kind{ours, apache, ours}})
+}
+
+func TestFaultsWithApacheZooKeeperAndOneOfOurBrokers(t *testing.T) {
+	everyCombination(t)
+	suffer(t, cast{coordinator: apache, brokers: []kind{apache, ours, apache}})
+}
+
+func TestFaultsWithApacheBrokersOnOurCoordinators(t *testing.T) {
+	everyCombination(t)
+	suffer(t, cast{coordinator: ours, brokers: []kind{apache, apache, apache}})
+}
+
+func TestFaultsWithOurBrokersOnApacheZooKeeper(t *testing.T) {
+	everyCombination(t)
+	suffer(t, cast{coordinator: apache, brokers: []kind{ours, ours, ours}})
+}
+
+// suffer pauses a leader of each kind until it has been replaced, kills the coordinators' leader,
+// and then everything at once.
+func suffer(t *testing.T, cast cast) {
+	s := setUp(t, cast)
+	s.open(t, 1)
+	s.begin(t, 2)
+	s.pause(t, s.broker(2))
+	s.settle(t)
+	s.pause(t, s.broker(1))
+	s.settle(t)
+
+	leader := s.coordinatorLeader(t)
+	s.strike(t, "kill -9 of the coordinators' leader beside the running "+s.broker(3).Name, s.broker(3), func() error { leader.Kill(); return nil })
+	s.startTogether(t, []*fleet.Node{leader})
+	s.settle(t)
+
+	s.KillAll()
+	s.startTogether(t, s.Coordinators)
+	for _, node := range s.Brokers {
+		s.restart(t, node)
+	}
+	s.settle(t)
+	s.sameDescription(t)
+	s.finish(t)
+}
+
+// pause stops a leader with SIGSTOP until others lead its partitions, and lets it go on.
+func (s *stage) pause(t *testing.T, node *fleet.Node) {
+	t.Helper()
+	led, err := s.load.LedBy(limited(t), int32(node.ID))
+	if err != nil || len(led) == 0 {
+		t.Fatalf("%s leads %v, %v", node.Name, led, err)
+	}
+	outcome, err := s.load.Strike(limited(t), "SIGSTOP", led, func() (time.Time, time.Time, error) {
+		now := time.Now()
+		return now, now, node.Process().Signal(syscall.SIGSTOP)
+	})
+	if err != nil {
+		t.Fatalf("SIGSTOP of %s (%s): %v", node.Name, s.kinds[node.ID], err)
+	}
+	if err := node.Process().Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("SIGSTOP of %s (%s): longest time without an acknowledgement %v", node.Name, s.kinds[node.ID], outcome.Gap.Round(time.Millisecond))
+}
+
+func (s *stage) coordinatorLeader(t *testing.T) *fleet.Node {
+	t.Helper()
+	for _, node := range s.Coordinators {
+		if text, err := fleet.FourLetterWord(node.Addr, "srvr"); err == nil && strings.Contains(text, "Mode: leader") {
+			return node
+		}
+	}
+	t.Fatal("no coordinator says that it is the leader")
+	return nil
+}
