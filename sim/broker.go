@@ -309,7 +309,7 @@ func (b *broker) register() {
 			b.expired = false
 			b.control.renewed()
 		case isExpired(err):
-			b.onExpired(session)
+			b.beginSession()
 		default:
 			b.w.inProcess(b, 50*time.Millisecond, func() {
 				if b.session == session {

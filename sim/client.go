@@ -87,7 +87,7 @@ func (c *client) refresh(then func()) {
 		reply(leadership{state.Leader, state.LeaderEpoch})
 	}, func(answer any, err error) {
 		if err == nil {
-			if l := answer.(leadership); l.epoch > c.epoch || l.epoch == c.epoch && c.leader == cluster.NoBroker {
+			if l := answer.(leadership); l.epoch > c.epoch || l.epoch == c.epoch && c.leader < 1 {
 				c.leader, c.epoch = l.leader, l.epoch
 			}
 		}
@@ -276,7 +276,7 @@ func (c *client) read() {
 		case fromLeader && errors.Is(err, kerr.OffsetOutOfRange):
 			w.fail("reader-goes-on", "reader of %d: broker %d, leader in epoch %d, has no offset %d, which was readable before", c.partition, target, epoch, position)
 		default:
-			if got.hint.Epoch > c.epoch {
+			if got.hint.Leader >= 1 && got.hint.Epoch > c.epoch {
 				c.leader, c.epoch = got.hint.Leader, got.hint.Epoch
 			}
 			c.refresh(again)

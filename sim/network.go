@@ -112,10 +112,14 @@ func (l *link) call(timeout time.Duration, serve func(reply func(any)), done fun
 		return
 	}
 	finished := false
+	asker := 0
+	if caller != nil {
+		asker = caller.incarnation
+	}
 	var mine *conn
 	finish := func(answer any, err error) {
-		if finished {
-			return
+		if finished || caller != nil && caller.incarnation != asker {
+			return // the process that asked is gone
 		}
 		finished = true
 		if err != nil && l.conn == mine {
