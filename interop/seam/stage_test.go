@@ -41,6 +41,7 @@ type cast struct {
 	coordinators int // 0 = 3
 	brokers      []kind
 	properties   map[string]string // added to every server.properties
+	replicas     int               // of the load's topic; 0 = 3, or one on each broker if there are fewer
 }
 
 // stage is a fleet of both kinds of server, and what looks at it from outside.
@@ -52,12 +53,16 @@ type stage struct {
 	admin     *kadm.Client
 	load      *trial.Load
 	group     string
+	replicas  int
 }
 
 // setUp starts the coordinators and configures the brokers.
 func setUp(t *testing.T, cast cast) *stage {
 	t.Helper()
-	s := &stage{originals: foreign.Apache(t), kinds: map[int]kind{}}
+	s := &stage{originals: foreign.Apache(t), kinds: map[int]kind{}, replicas: cast.replicas}
+	if s.replicas == 0 {
+		s.replicas = min(3, len(cast.brokers))
+	}
 	for i, kind := range cast.brokers {
 		s.kinds[i+1] = kind
 	}
@@ -71,6 +76,7 @@ func setUp(t *testing.T, cast cast) *stage {
 		"transaction.state.log.replication.factor": fmt.Sprint(min(3, len(cast.brokers))),
 		"transaction.state.log.min.isr":            "1",
 		"transaction.state.log.num.partitions":     "3",
+		"log.cleaner.dedupe.buffer.size":           "4194304", // Kafka's 128 MiB twice, when it is reconfigured, are more than our heap
 	}
 	maps.Copy(properties, cast.properties)
 	var err error
@@ -250,7 +256,7 @@ func (s *stage) begin(t *testing.T, coordinator int) {
 	s.group = s.groupOn(t, coordinator)
 	var err error
 	s.load, err = trial.StartLoad(limited(t), trial.LoadConfig{
-		Bootstrap: s.Bootstrap(), Topic: topic, Partitions: partitions, Replicas: int16(min(3, len(s.Brokers))), MinInsync: min(2, len(s.Brokers)),
+		Bootstrap: s.Bootstrap(), Topic: topic, Partitions: partitions, Replicas: int16(s.replicas), MinInsync: s.replicas - 1,
 		Every: 20 * time.Millisecond, Group: s.group,
 	})
 	if err != nil {
