@@ -53,6 +53,7 @@ func suffer(t *testing.T, cast cast) {
 	s.settle(t)
 	s.sameDescription(t)
 	s.finish(t)
+	s.sameLogs(t)
 }
 
 // pause stops a leader with SIGSTOP until others lead its partitions, and lets it go on.

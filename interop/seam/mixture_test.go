@@ -63,5 +63,7 @@ func perform(t *testing.T, cast cast, star int) {
 
 	s.sameDescription(t)
 	s.finish(t)
+	s.flood(t)
+	s.sameLogs(t)
 	s.deleteTopic(t)
 }

@@ -24,5 +24,6 @@ func TestRollingReplacement(t *testing.T) {
 		s.sameDescription(t)
 	}
 	s.finish(t)
+	s.sameLogs(t)
 	s.deleteTopic(t)
 }
