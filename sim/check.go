@@ -44,6 +44,7 @@ type checker struct {
 type partitionTruth struct {
 	number   int
 	replicas []cluster.BrokerID
+	moving   bool                     // a reassignment is in progress
 	states   []cluster.PartitionState // by partition epoch
 	ledger   []entry                  // committed records
 	leaders  map[cluster.LeaderEpoch]cluster.BrokerID
@@ -112,11 +113,23 @@ func (c *checker) afterStep(b *broker) {
 	for _, p := range c.parts {
 		log := b.logs.Get(tpOf(p.number))
 		if log == nil {
+			if m := p.mirror(b.id); len(m.entries) > 0 {
+				c.deleted(p, b, m)
+			}
 			continue
 		}
 		c.refresh(p, b, log)
 		c.lookAtLeader(p, b)
 	}
+}
+
+// deleted: the controller had a replica removed.
+func (c *checker) deleted(p *partitionTruth, b *broker, m *mirror) {
+	c.w.trace("deleted", "broker %d partition %d with %d records", b.id, p.number, len(m.entries))
+	if state := p.state(); !b.wiped && slices.Contains(state.ISR, b.id) {
+		c.w.fail("committed-lost", "broker %d is in the ISR %v of partition %d and its log is deleted", b.id, state.ISR, p.number)
+	}
+	m.entries, m.places, m.led = nil, map[string]int{}, -1
 }
 
 // refresh brings the mirror up to the log.
@@ -245,6 +258,11 @@ func (p *partitionTruth) holds(id cluster.BrokerID) bool {
 
 // treeChanged looks at the state nodes that an entry has changed.
 func (c *checker) treeChanged(events []znode.Event) {
+	for _, event := range events {
+		if event.Path == registry.TopicPath(topic) && event.Type != jute.EventChildrenChanged {
+			c.assignmentWritten(event.Path)
+		}
+	}
 	for _, p := range c.parts {
 		path := registry.StatePath(tpOf(p.number))
 		for _, event := range events {
@@ -256,16 +274,33 @@ func (c *checker) treeChanged(events []znode.Event) {
 	}
 }
 
-func (c *checker) stateWritten(p *partitionTruth, path string) {
+func (c *checker) nodeAt(path string) (data []byte, stat jute.Stat) {
 	body := jute.AppendBool(jute.AppendString(nil, path), false)
 	reply, code, _ := c.w.coordinator.machine.HandleRead(jute.OpGetData, body, openAuth, 0)
 	if code != jute.OK {
 		c.w.fail("state-node", "%s cannot be read: %v", path, code)
 	}
 	d := jute.NewDecoder(reply)
-	data := slices.Clone(d.BufferView())
-	var stat jute.Stat
+	data = slices.Clone(d.BufferView())
 	stat.Decode(&d)
+	return data, stat
+}
+
+func (c *checker) assignmentWritten(path string) {
+	data, _ := c.nodeAt(path)
+	assignment, err := registry.DecodeTopic(topic, data)
+	if err != nil {
+		c.w.fail("state-node", "%v", err)
+	}
+	c.w.trace("assigned", "%s", data)
+	for _, p := range c.parts {
+		at := assignment.Partitions[int32(p.number)]
+		p.replicas, p.moving = at.Replicas, at.Reassigning()
+	}
+}
+
+func (c *checker) stateWritten(p *partitionTruth, path string) {
+	data, stat := c.nodeAt(path)
 	state, err := registry.DecodePartitionState(tpOf(p.number), data, stat.Version)
 	if err != nil {
 		c.w.fail("state-node", "%v", err)
@@ -439,7 +474,7 @@ func (w *world) settled() bool {
 	}
 	for _, p := range w.check.parts {
 		state := p.state()
-		if state == nil || state.Leader < 1 || len(state.ISR) != len(p.replicas) {
+		if state == nil || state.Leader < 1 || len(state.ISR) != len(p.replicas) || p.moving {
 			return false
 		}
 		length := len(p.mirror(state.Leader).entries)

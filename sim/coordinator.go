@@ -106,6 +106,9 @@ func (c *coordinator) fire(event znode.Event) {
 	for _, id := range c.watches.Fire(nil, event.Type, event.Path) {
 		if s := c.sessions[id]; s != nil {
 			s.events = append(s.events, zkclient.Event{Type: event.Type, Path: event.Path, Zxid: event.Zxid})
+			if s.broker.zk != nil && s.broker.session == id {
+				c.deliver(s, s.broker.zk)
+			}
 		}
 	}
 }
@@ -198,7 +201,7 @@ func (c *coordinator) deliver(s *zkSession, l *link) {
 	s.sending = true
 	arrived := false
 	carrier.carry(coordinatorNode, node(s.broker.id), func() {
-		if s.broker.incarnation != incarnation {
+		if s.broker.incarnation != incarnation || upTo <= s.delivered {
 			return
 		}
 		arrived = true

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/registry"
 )
@@ -36,6 +38,7 @@ func (w *world) begin() {
 func (w *world) createTopic() {
 	admin := w.coordinator.newSession(&broker{w: w, id: 0})
 	w.coordinator.sessions[admin].timeout = time.Hour
+	w.admin = admin
 	reg := w.coordinator.as(admin)
 	if err := reg.EnsurePaths(context.Background()); err != nil {
 		panic(err)
@@ -47,7 +50,6 @@ func (w *world) createTopic() {
 			replicas = append(replicas, cluster.BrokerID((p+r)%w.config.brokers+1))
 		}
 		assignment.Partitions[int32(p)] = registry.Assignment{Replicas: replicas}
-		w.check.parts[p].replicas = replicas
 	}
 	if err := reg.CreateTopics(context.Background(), []registry.NewTopic{{Name: topic, Assignment: assignment}})[0]; err != nil {
 		panic(err)
@@ -64,7 +66,7 @@ func (w *world) fault() {
 		return
 	}
 	b := w.brokers[w.chance.IntN(len(w.brokers))]
-	switch w.chance.IntN(6) {
+	switch w.chance.IntN(9) {
 	case 0, 1:
 		if w.config.kills {
 			w.killSomehow(b)
@@ -76,6 +78,19 @@ func (w *world) fault() {
 	case 3, 4:
 		if w.config.cuts {
 			w.cutSomewhere()
+		}
+	case 6:
+		if w.config.meddling {
+			w.trace("meddle", "somebody deletes /controller")
+			w.coordinator.as(w.admin).Execute(context.Background(), nil, []registry.Op{{Kind: registry.OpDelete, Path: registry.PathController, Version: registry.AnyVersion}})
+		}
+	case 7:
+		if w.config.stops && b.registered && !b.paused && !b.expired {
+			b.stop(3)
+		}
+	case 8:
+		if w.config.moves {
+			w.move()
 		}
 	case 5:
 		if w.config.expiry {
@@ -158,6 +173,75 @@ func (w *world) heal() {
 	clear(w.network.cut)
 	for _, b := range w.brokers {
 		b.dieAt = 0
+	}
+}
+
+// move asks for a partition's replicas in another order or at other brokers.
+func (w *world) move() {
+	p := w.check.parts[w.chance.IntN(len(w.check.parts))]
+	var replicas []int32
+	for _, at := range w.chance.Perm(len(w.brokers))[:w.config.factor] {
+		replicas = append(replicas, int32(at+1))
+	}
+	for _, b := range w.brokers {
+		if b.control == nil || b.control.core == nil || b.paused {
+			continue
+		}
+		request := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+		asked := kmsg.NewAlterPartitionAssignmentsRequestTopic()
+		asked.Topic = topic
+		part := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
+		part.Partition, part.Replicas = int32(p.number), replicas
+		asked.Partitions = append(asked.Partitions, part)
+		request.Topics = append(request.Topics, asked)
+		w.trace("move", "partition %d to %v", p.number, replicas)
+		b.step(func() { b.control.request(request, func(kmsg.Response) {}) })
+		return
+	}
+}
+
+// stop is a controlled shutdown: leadership moves away, the logs are closed, the session ends.
+func (b *broker) stop(attempts int) {
+	w := b.w
+	controller := b.meta.Image().ControllerID()
+	leave := func() {
+		w.trace("stop", "broker %d", b.id)
+		_ = b.logs.Close(true)
+		if s := w.coordinator.sessions[b.session]; s != nil {
+			w.coordinator.expire(s, "closed")
+		}
+		b.kill(false)
+	}
+	if controller < 1 || attempts == 0 {
+		leave()
+		return
+	}
+	request := kmsg.NewPtrControlledShutdownRequest()
+	request.Version = 3
+	request.BrokerID, request.BrokerEpoch = int32(b.id), int64(b.epoch)
+	to := w.brokers[controller-1]
+	b.step(func() {
+		b.linkTo(b.alter, controller).call(500*time.Millisecond, func(reply func(any)) {
+			to.control.request(request, func(response kmsg.Response) { reply(responseOnWire(response)) })
+		}, func(answer any, err error) {
+			response, _ := answer.(*kmsg.ControlledShutdownResponse)
+			if err != nil || response.ErrorCode != 0 || len(response.PartitionsRemaining) > 0 {
+				w.inProcess(b, 50*time.Millisecond, func() { w.after(0, func() { b.stopAgain(attempts - 1) }) })
+				return
+			}
+			incarnation := b.incarnation
+			w.after(0, func() {
+				if b.incarnation == incarnation && b.up && !b.paused {
+					leave()
+				}
+			})
+		})
+	})
+}
+
+func (b *broker) stopAgain(attempts int) {
+	if b.registered && !b.paused {
+		b.stop(attempts)
 	}
 }
 

@@ -68,7 +68,7 @@ func (l *link) lost() bool {
 func (n *network) delay() time.Duration {
 	w := n.w
 	if !w.calm && w.oneIn(w.config.slowOneIn) {
-		return w.between(5*time.Millisecond, 400*time.Millisecond)
+		return w.between(5*time.Millisecond, w.config.slowMax)
 	}
 	return w.between(100*time.Microsecond, 3*time.Millisecond)
 }

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
+
+	"understudy/internal/coordination/jute"
 )
 
 // world is one simulated cluster and its clock.
@@ -29,6 +31,7 @@ type world struct {
 	network     *network
 	check       *checker
 	calm        bool // no more faults
+	admin       jute.SessionID
 }
 
 // config is what a seed decides about a run.
@@ -43,6 +46,10 @@ type config struct {
 	cuts, pauses, kills, expiry bool
 	breakOneIn                  int // connections break once in so many messages
 	slowOneIn                   int
+	slowMax                     time.Duration
+	meddling                    bool // somebody deletes /controller
+	stops                       bool // controlled shutdowns
+	moves                       bool // reassignments
 	flushBytes                  int64
 	segmentBytes                int64
 }
@@ -59,6 +66,11 @@ func drawConfig(chance *rand.Rand) config {
 		breakOneIn: 30 + chance.IntN(600), slowOneIn: 10 + chance.IntN(200),
 		flushBytes:   int64(300 + chance.IntN(20000)),
 		segmentBytes: int64(600 + chance.IntN(8000)),
+	}
+	c.slowMax = []time.Duration{50 * time.Millisecond, 400 * time.Millisecond, 3 * time.Second}[chance.IntN(3)]
+	c.meddling, c.stops, c.moves = chance.IntN(3) == 0, chance.IntN(3) == 0, chance.IntN(3) == 0
+	if chance.IntN(4) == 0 {
+		c.slowOneIn = 5 + chance.IntN(10)
 	}
 	if chance.IntN(3) == 0 {
 		c.brokers++
