@@ -123,8 +123,9 @@ func measure(ctx context.Context, binary, dir string, f fault, count int) error 
 		err = t.load.Settle(bounded)
 		if err == nil {
 			var outcome trial.Outcome
-			outcome, err = f.round(bounded, t)
-			outcomes = append(outcomes, outcome)
+			if outcome, err = f.round(bounded, t); err == nil {
+				outcomes = append(outcomes, outcome)
+			}
 		}
 		cancel()
 		if err != nil {
@@ -300,12 +301,9 @@ func pauseLeader(ctx context.Context, t *theatre) (trial.Outcome, error) {
 	if err != nil {
 		return trial.Outcome{}, err
 	}
-	partitions, err := t.probe.LedBy(ctx, int32(node.ID))
+	partitions, err := t.probe.AwaitLedBy(ctx, int32(node.ID))
 	if err != nil {
 		return trial.Outcome{}, err
-	}
-	if len(partitions) == 0 {
-		return trial.Outcome{}, fmt.Errorf("%s leads none of the probed partitions", node.Name)
 	}
 	outcome, err := t.probe.Strike(ctx, "SIGSTOP", partitions, func() (time.Time, time.Time, error) {
 		now := time.Now()

@@ -131,19 +131,29 @@ func (p *Probe) leaderOf(ctx context.Context, broker, partition int32) (int32, e
 	return -1, fmt.Errorf("broker %d does not know partition %d", broker, partition)
 }
 
-// LedBy returns the probed partitions that a broker leads.
-func (p *Probe) LedBy(ctx context.Context, broker int32) ([]int32, error) {
-	metadata, err := kadm.NewClient(p.client).Metadata(ctx, p.topic)
-	if err != nil {
-		return nil, err
-	}
-	var led []int32
-	for _, partition := range metadata.Topics[p.topic].Partitions.Sorted() {
-		if partition.Leader == broker {
-			led = append(led, partition.Partition)
+// AwaitLedBy waits until a broker leads some of the probed partitions, and returns them.
+func (p *Probe) AwaitLedBy(ctx context.Context, broker int32) ([]int32, error) {
+	admin := kadm.NewClient(p.client)
+	for {
+		metadata, err := admin.Metadata(ctx, p.topic)
+		if err != nil {
+			return nil, err
+		}
+		var led []int32
+		for _, partition := range metadata.Topics[p.topic].Partitions.Sorted() {
+			if partition.Leader == broker {
+				led = append(led, partition.Partition)
+			}
+		}
+		if len(led) > 0 {
+			return led, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("broker %d leads none of the probed partitions: %w", broker, ctx.Err())
+		case <-time.After(retryEvery):
 		}
 	}
-	return led, nil
 }
 
 // Strike applies a fault and returns the longest time without an acknowledgement of any of
