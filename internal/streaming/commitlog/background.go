@@ -155,7 +155,8 @@ func (m *Manager) RunRetention() {
 	}
 }
 
-// flushByTime serves flush.ms and flush.messages where a topic sets them.
+// flushByTime serves flush.ms and flush.messages where a topic sets them; flush.messages=1 is
+// for whoever acknowledges (SyncTo).
 func (m *Manager) flushByTime(nowMs int64) {
 	for _, l := range m.All() {
 		config := l.config.Load()
@@ -164,7 +165,7 @@ func (m *Manager) flushByTime(nowMs int64) {
 		}
 		l.writer.Lock()
 		late := l.writer.unflushed > 0 && nowMs-l.writer.unflushedMs >= config.FlushMs
-		many := l.published.end-l.writer.recoveryPoint >= cluster.Offset(config.FlushMessages)
+		many := config.FlushMessages > 1 && l.published.end-l.writer.recoveryPoint >= cluster.Offset(config.FlushMessages)
 		ask := (late || many) && !l.writer.flushAsked
 		l.writer.flushAsked = l.writer.flushAsked || ask
 		l.writer.Unlock()

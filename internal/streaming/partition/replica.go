@@ -79,6 +79,8 @@ type Replica struct {
 	ledSince         cluster.LeaderEpoch // first epoch of the present unbroken leadership
 	epochStartOffset cluster.Offset      // log end when leaderEpoch began
 	logEnd           cluster.Offset
+	durable          bool           // the high watermark does not pass synced
+	synced           cluster.Offset // what this broker has fsynced, if durable
 	isr              isrState
 	remotes          []remote // the other assigned replicas, in assignment order
 	waiting          ackQueue
@@ -229,6 +231,18 @@ func (r *Replica) Appended(logEnd cluster.Offset, env *Environment) (moved bool)
 	return r.advanceHighWatermark(env)
 }
 
+// SetDurable says whether the high watermark has to wait for this broker's fsyncs, and how far
+// they have come. Followers of a durable partition fetch at what they have fsynced.
+func (r *Replica) SetDurable(durable bool, synced cluster.Offset) {
+	r.durable, r.synced = durable, synced
+}
+
+// Synced tells how far the log has been fsynced. It reports whether the high watermark moved.
+func (r *Replica) Synced(synced cluster.Offset, env *Environment) (moved bool) {
+	r.synced = synced
+	return r.advanceHighWatermark(env)
+}
+
 // Reconsider looks at the high watermark again after something outside changed (the topic's
 // min.insync.replicas). It reports whether it moved.
 func (r *Replica) Reconsider(env *Environment) (moved bool) { return r.advanceHighWatermark(env) }
@@ -243,7 +257,10 @@ func (r *Replica) FollowerHighWatermark(leaderHighWatermark, logStart, logEnd cl
 }
 
 // Truncated caps the high watermark after the local log was cut or restarted.
-func (r *Replica) Truncated(logStart, logEnd cluster.Offset) { r.clampHighWatermark(logStart, logEnd) }
+func (r *Replica) Truncated(logStart, logEnd cluster.Offset) {
+	r.synced = min(r.synced, logEnd)
+	r.clampHighWatermark(logStart, logEnd)
+}
 
 func (r *Replica) clampHighWatermark(logStart, logEnd cluster.Offset) {
 	r.highWatermark = max(min(r.highWatermark, logEnd), logStart)
@@ -257,6 +274,9 @@ func (r *Replica) advanceHighWatermark(env *Environment) bool {
 		return false
 	}
 	candidate := r.logEnd
+	if r.durable {
+		candidate = min(candidate, r.synced)
+	}
 	maximal := r.isr.maximal()
 	for i := range r.remotes {
 		follower := &r.remotes[i]

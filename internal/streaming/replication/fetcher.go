@@ -59,9 +59,10 @@ type fetcher struct {
 	changed   []*fetchState
 	forgotten []forgottenPartition
 	delayed   []*fetchState
-	nameless  int    // partitions without a topic id: they force version 12
-	urgent    bool   // a partition is ready that the request under way does not have
-	address   string // the leader's, from LeaderAndIsr; for when the metadata cache lags
+	unsynced  []*fetchState // durable partitions to be fsynced before the next request
+	nameless  int           // partitions without a topic id: they force version 12
+	urgent    bool          // a partition is ready that the request under way does not have
+	address   string        // the leader's, from LeaderAndIsr; for when the metadata cache lags
 
 	// Of the goroutine alone.
 
@@ -199,6 +200,7 @@ func (f *fetcher) add(order followOrder) {
 	f.parts[order.host.tp] = state
 	f.nameLocked(state)
 	f.listLocked(state)
+	f.noteUnsyncedLocked(state)
 	f.urgent = true
 	if order.address != "" {
 		f.address = order.address
@@ -294,7 +296,7 @@ func (f *fetcher) run(ctx context.Context) {
 			f.pause(ctx)
 			continue
 		}
-		response, err := f.exchange(ctx, f.build())
+		response, err := f.exchange(ctx, f.buildSynced())
 		switch {
 		case errors.Is(err, errPreempted):
 			f.disconnect()
@@ -329,6 +331,7 @@ func (f *fetcher) undelayDueLocked(now time.Time) {
 		}
 		state.retryAt = time.Time{}
 		f.listLocked(state)
+		f.noteUnsyncedLocked(state)
 		f.urgent = true
 	}
 	clear(f.delayed[len(kept):])
@@ -476,6 +479,10 @@ func (f *fetcher) exchange(ctx context.Context, request *kmsg.FetchRequest) (*km
 func (f *fetcher) build() *kmsg.FetchRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.buildLocked()
+}
+
+func (f *fetcher) buildLocked() *kmsg.FetchRequest {
 	request := kmsg.NewPtrFetchRequest()
 	version := int16(fetchVersion)
 	if f.nameless > 0 {
@@ -654,6 +661,7 @@ func (f *fetcher) processPart(ctx context.Context, state *fetchState, part *kmsg
 	if state.next != next {
 		state.next = next
 		f.listLocked(state)
+		f.noteUnsyncedLocked(state)
 	}
 }
 

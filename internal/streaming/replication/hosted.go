@@ -27,12 +27,15 @@ type hosted struct {
 	// named this broker the leader again.
 	confirmedLoss atomic.Uint64
 
+	durable atomic.Bool // flush.messages=1: see durable.go
+
 	fetcher *fetcher // who fetches for it; guarded by Manager.fetchers
 
 	mu sync.Mutex // guards what follows; held for microseconds, never across I/O
 
 	replica *partition.Replica
 	minISR  int
+	syncing bool // a goroutine of syncSoonLocked is at it
 	topicID cluster.TopicID
 	waiters waitList
 	offline error // the log directory failed; KAFKA_STORAGE_ERROR from now on

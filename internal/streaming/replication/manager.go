@@ -49,6 +49,11 @@ type Manager struct {
 		closed bool
 	}
 
+	syncs struct { // guards the start of syncSoonLocked's goroutines; the innermost lock
+		sync.Mutex
+		closed bool
+	}
+
 	stop       context.Context // ended by Close
 	cancel     context.CancelFunc
 	goroutines sync.WaitGroup
@@ -226,6 +231,8 @@ func (m *Manager) UpdateTopicConfig(topic string) {
 			h.log.SetConfig(config)
 			h.mu.Lock()
 			h.minISR = int(config.MinInsyncReplicas)
+			m.setDurableLocked(h, config.FlushMessages)
+			m.syncSoonLocked(h)
 			env := m.environment(h)
 			if h.replica.Reconsider(&env) {
 				h.highWatermarkMovedLocked(effects)
@@ -249,6 +256,9 @@ func (m *Manager) Close() {
 	m.fetchers.Lock()
 	m.fetchers.closed = true
 	m.fetchers.Unlock()
+	m.syncs.Lock()
+	m.syncs.closed = true
+	m.syncs.Unlock()
 	m.right.close()
 	m.cancel()
 	m.alter.Close()

@@ -307,6 +307,7 @@ func (w *roleWork) hostNew(tp cluster.TopicPartition, id cluster.TopicID, isNew 
 	// The log's own high watermark is the checkpointed one within the log's bounds.
 	h := &hosted{tp: tp, log: log, minISR: int(read.config.MinInsyncReplicas), topicID: log.TopicID()}
 	h.replica = partition.New(&m.settings, log.HighWatermark())
+	m.setDurableLocked(h, read.config.FlushMessages)
 	h.offline = log.Failed()
 	m.hosts.Lock()
 	m.hosts.byTP[tp] = h
@@ -354,6 +355,8 @@ func (w *roleWork) makeLeader(t *transition) {
 		m.offlineLocked(h, err, w.effects)
 		return
 	}
+	h.replica.Synced(h.log.SyncedOffset(), &env)
+	m.syncSoonLocked(h)
 	h.highWatermarkMovedLocked(w.effects)
 	h.wakeAllLocked(w.effects)
 	w.notify(h, t.assignment.LeaderEpoch, true)

@@ -36,11 +36,6 @@ type wheelEntry struct {
 	queued     bool
 }
 
-func newWheel() *wheel {
-	started := time.Now()
-	return newWheelAt(func() time.Duration { return time.Since(started) })
-}
-
 func newWheelAt(since func() time.Duration) *wheel {
 	return &wheel{since: since, wakeUp: make(chan struct{}, 1)}
 }
