@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,8 +22,8 @@ import (
 type coordinatorOptions struct {
 	members  []int
 	sessions []int
-	inFlight int // over all sessions
-	count    int // operations per row
+	inFlight int           // over all sessions
+	during   time.Duration // of each row
 	peer     bool
 	profile  string
 }
@@ -38,7 +39,7 @@ func coordinatorCommand() *cobra.Command {
 	cmd.Flags().IntSliceVar(&options.members, "members", []int{1, 3}, "members of the ensemble")
 	cmd.Flags().IntSliceVar(&options.sessions, "sessions", []int{1, 64}, "client sessions, spread over the members")
 	cmd.Flags().IntVar(&options.inFlight, "in-flight", 128, "requests without an answer, over all sessions")
-	cmd.Flags().IntVar(&options.count, "count", 100_000, "operations per row")
+	cmd.Flags().DurationVar(&options.during, "during", 4*time.Second, "how long each row is measured")
 	cmd.Flags().BoolVar(&options.peer, "peer", false, "measure Apache ZooKeeper, too (needs java and mvn)")
 	cmd.Flags().StringVar(&options.profile, "profile", "", "write understudy's processor profiles into this folder")
 	return cmd
@@ -64,7 +65,7 @@ func coordinate(ctx context.Context, options *coordinatorOptions) error {
 	if options.peer {
 		fmt.Printf("peer: %s, JVM flags of its start scripts\n", programs[1].Name)
 	}
-	fmt.Printf("%d B of data, %d requests in flight over all sessions, %d operations per row; CPU is user and system time of all members;\n", znodeBytes, options.inFlight, options.count)
+	fmt.Printf("%d B of data, %d requests in flight over all sessions, %v per row; CPU is user and system time of all members;\n", znodeBytes, options.inFlight, options.during)
 	fmt.Printf("durability: every write fsynced by a majority (both programs' default)\n\n")
 	fmt.Printf("%-56s %12s %22s %16s\n", "operation, members, sessions", "CPU µs each", "ops per CPU second", "ops per second")
 	for _, members := range options.members {
@@ -101,14 +102,18 @@ func coordinateOn(ctx context.Context, options *coordinatorOptions, dir string, 
 			return err
 		}
 		for _, operation := range []string{"setData", "getData"} {
-			if err := load.run(ctx, operation, options.count/4, options.inFlight); err != nil { // warms up
+			if _, err := load.run(ctx, operation, options.during/2, options.inFlight); err != nil { // warms up
 				return err
 			}
-			cpu, wall, err := costOf(f, func() error { return load.run(ctx, operation, options.count, options.inFlight) })
+			var done int64
+			cpu, wall, err := costOf(f, func() (err error) {
+				done, err = load.run(ctx, operation, options.during, options.inFlight)
+				return err
+			})
 			if err != nil {
 				return err
 			}
-			count := float64(options.count)
+			count := float64(done)
 			fmt.Printf("%-56s %12.1f %22.0f %16.0f\n", fmt.Sprintf("%s, %d, %d, %s", operation, members, sessions, name),
 				float64(cpu.Microseconds())/count, count/cpu.Seconds(), count/wall.Seconds())
 		}
@@ -194,18 +199,22 @@ func (l *sessionLoad) close() {
 	}
 }
 
-// run carries out count operations over all sessions.
-func (l *sessionLoad) run(ctx context.Context, operation string, count, inFlight int) error {
+// run carries out operations over all sessions for a time, and counts them.
+func (l *sessionLoad) run(ctx context.Context, operation string, during time.Duration, inFlight int) (int64, error) {
 	var started atomic.Int64
 	var wait sync.WaitGroup
+	end := time.Now().Add(during)
 	errs := make([]error, len(l.sessions))
 	for i, s := range l.sessions {
 		wait.Go(func() {
-			errs[i] = s.run(ctx, s.request(operation), max(1, inFlight/len(l.sessions)), func() bool { return started.Add(1) <= int64(count) })
+			errs[i] = s.run(ctx, s.request(operation), max(1, inFlight/len(l.sessions)), func() bool {
+				count := started.Add(1)
+				return count%16 != 0 || time.Now().Before(end)
+			})
 		})
 	}
 	wait.Wait()
-	return errors.Join(errs...)
+	return started.Load(), errors.Join(errs...)
 }
 
 func (s *rawSession) request(operation string) []byte {

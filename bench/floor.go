@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // The floor is what the same bytes cost a program that does nothing else: off the socket,
@@ -88,6 +89,9 @@ func measureFloor(ctx context.Context, dir string, volume int64) (cost, rate flo
 		return 0, 0, err
 	}
 	defer conn.Close()
+	if err := settleMachine(volume); err != nil {
+		return 0, 0, err
+	}
 	before, err := processorTime(command.Process.Pid)
 	if err != nil {
 		return 0, 0, err
@@ -100,6 +104,20 @@ func measureFloor(ctx context.Context, dir string, volume int64) (cost, rate flo
 	wall := time.Since(began)
 	after, err := processorTime(command.Process.Pid)
 	return perGiB(after-before, frames*floorFrame), megabytesPerSecond(frames*floorFrame, wall), err
+}
+
+// settleMachine gives each measurement the same start: nothing waits to be written to the disk,
+// and the memory that the page cache is about to take has been touched just before. On a
+// virtual machine whose host takes unused memory back, the first touch of a page costs several
+// times what the servers do with it, and falls on whoever comes first.
+func settleMachine(bytes int64) error {
+	unix.Sync()
+	const slack = 256 << 20
+	memory, err := unix.Mmap(-1, 0, int(bytes+slack), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
+	if err != nil {
+		return fmt.Errorf("touch %d MiB of memory: %w", (bytes+slack)>>20, err)
+	}
+	return unix.Munmap(memory)
 }
 
 func sendFloor(conn net.Conn, frames int) error {
@@ -116,24 +134,4 @@ func sendFloor(conn net.Conn, frames int) error {
 	}()
 	_, err := io.CopyN(io.Discard, conn, 4*int64(frames))
 	return errors.Join(err, <-failed)
-}
-
-// fillPageCache reads a file of holes, so that the kernel has handed out that much memory
-// before. Where a host takes unused memory back from its guest, the first touch of a page
-// costs several times what the servers do with it; a machine that has been up for a day
-// has its memory in the page cache.
-func fillPageCache(dir string, gib int) error {
-	if gib == 0 {
-		return nil
-	}
-	file, err := os.Create(filepath.Join(dir, "holes"))
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	if err := file.Truncate(int64(gib) << 30); err != nil {
-		return err
-	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{file}, make([]byte, 4<<20))
-	return err
 }

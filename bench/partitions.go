@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -154,7 +155,7 @@ func allLed(ctx context.Context, client *kgo.Client, count int) error {
 		}
 		select {
 		case <-bounded.Done():
-			return fmt.Errorf("%d of %d partitions are led (%v): %w", led, count, err, bounded.Err())
+			return fmt.Errorf("%d of %d partitions are led: %w", led, count, errors.Join(bounded.Err(), err))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

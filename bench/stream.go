@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sys/unix"
 
 	"understudy/internal/fleet"
 	"understudy/internal/streaming/record"
@@ -30,7 +32,7 @@ type streamOptions struct {
 	profile  string
 	pace     int // records per second of the acknowledgement test; 0 leaves it out
 	during   time.Duration
-	fill     int // GiB
+	repeat   int
 }
 
 const (
@@ -47,10 +49,10 @@ func (o *streamOptions) register(cmd *cobra.Command) {
 	cmd.Flags().IntSliceVar(&o.sizes, "size", []int{1024, 100}, "bytes of a record's value")
 	cmd.Flags().StringSliceVar(&o.codecs, "codec", []string{"none", "lz4"}, "none, gzip, snappy, lz4 or zstd")
 	cmd.Flags().IntSliceVar(&o.replicas, "replicas", []int{1, 3}, "replication factors; as many brokers and coordinators are started")
-	cmd.Flags().Int64Var(&o.volume, "volume", 1024, "MiB of record values per row")
+	cmd.Flags().Int64Var(&o.volume, "volume", 512, "MiB of record values per measurement")
 	cmd.Flags().IntVar(&o.batch, "batch", 1_000_000, "bytes of a batch before compression")
 	cmd.Flags().BoolVar(&o.peer, "peer", false, "measure Apache's servers, too (needs java and mvn)")
-	cmd.Flags().IntVar(&o.fill, "fill-cache", 0, "GiB of the page cache to fill beforehand, as on a machine that has been up for long")
+	cmd.Flags().IntVar(&o.repeat, "repeat", 3, "how often each row's cost is measured")
 	cmd.Flags().StringVar(&o.profile, "profile", "", "write understudy's processor profiles into this folder")
 }
 
@@ -109,24 +111,27 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 	if options.peer {
 		fmt.Printf("peer: %s, JVM flags of its start scripts\n", programs[1].Name)
 	}
-	fmt.Printf("%d partitions, acks=all, min.insync.replicas 2 with 3 replicas, batches of %d bytes before compression, %d MiB of values per row;\n",
-		streamPartitions, options.batch, options.volume)
+	fmt.Printf("%d partitions, acks=all, min.insync.replicas 2 with 3 replicas, batches of %d bytes before compression, %d MiB of values per measurement, median of %d (lowest-highest);\n",
+		streamPartitions, options.batch, options.volume, options.repeat)
 	fmt.Printf("%d connections per leader with %d requests in flight; requests encoded beforehand; CPU is user and system time of all brokers and coordinators;\n", connectionsPerLeader, inFlightPerConnection)
 	fmt.Printf("durability: records in the page cache of every in-sync replica (Kafka's default)\n\n")
-	if err := fillPageCache(dir, options.fill); err != nil {
-		return err
-	}
-	columns := fmt.Sprintf("%-32s %14s %10s", what, "CPU s per GiB", "MB/s")
+	columns := fmt.Sprintf("%-42s %20s %10s", what, "CPU s per GiB", "MB/s")
 	if options.pace > 0 {
 		columns += fmt.Sprintf(" %26s", fmt.Sprintf("ms to ack at %d/s: p50, p99", options.pace))
 	}
 	fmt.Println(columns)
 	if what == "produce" {
-		cost, rate, err := measureFloor(ctx, dir, options.volume<<20)
-		if err != nil {
-			return err
+		var costs, rates []float64
+		for range options.repeat {
+			cost, rate, err := measureFloor(ctx, dir, options.volume<<20)
+			if err != nil {
+				return err
+			}
+			costs, rates = append(costs, cost), append(rates, rate)
 		}
-		fmt.Printf("%-32s %14.2f %10.0f\n", "socket, CRC and file alone", cost, rate)
+		slices.Sort(costs)
+		slices.Sort(rates)
+		fmt.Printf("%-42s %20s %10.0f\n", "socket, CRC and file alone", spread(costs), rates[len(rates)/2])
 	}
 	for _, replicas := range options.replicas {
 		for _, program := range programs {
@@ -211,23 +216,38 @@ func (r *streamRow) measure(ctx context.Context, what string, program *fleet.Pro
 			return err
 		}
 	}
-	cpu, wall, err := costOf(r.fleet, work)
-	if err != nil {
-		return err
-	}
-	name, _, _ := strings.Cut(program.Name, ",")
-	line := fmt.Sprintf("%-32s %14.2f %10.0f", fmt.Sprintf("%d B %s RF %d %s", r.size, r.codecName, r.replicas, name), perGiB(cpu, volume), megabytesPerSecond(volume, wall))
+	acknowledged := ""
 	if r.options.pace > 0 {
+		unix.Sync() // what the rows before have written must not compete
 		took, err := r.paced(ctx)
 		if err != nil {
 			return err
 		}
 		q := summarise(took)
-		line += fmt.Sprintf(" %26s", fmt.Sprintf("%s  %s", ms2(q.median), ms2(q.p99)))
+		acknowledged = fmt.Sprintf(" %26s", ms2(q.median)+"  "+ms2(q.p99))
 	}
-	fmt.Println(line)
+	var costs, rates []float64
+	for range r.options.repeat {
+		if err := settleMachine(volume * int64(r.replicas)); err != nil {
+			return err
+		}
+		cpu, wall, err := costOf(r.fleet, work)
+		if err != nil {
+			return err
+		}
+		costs, rates = append(costs, perGiB(cpu, volume)), append(rates, megabytesPerSecond(volume, wall))
+	}
+	slices.Sort(costs)
+	slices.Sort(rates)
+	name, _, _ := strings.Cut(program.Name, ",")
+	fmt.Printf("%-42s %20s %10.0f%s\n", fmt.Sprintf("%d B %s RF %d %s", r.size, r.codecName, r.replicas, name), spread(costs), rates[len(rates)/2], acknowledged)
 	_, err = kadm.NewClient(r.client).DeleteTopic(ctx, r.topic)
 	return err
+}
+
+// spread is the median of sorted figures, with the smallest and the largest.
+func spread(sorted []float64) string {
+	return fmt.Sprintf("%.2f (%.2f-%.2f)", sorted[len(sorted)/2], sorted[0], sorted[len(sorted)-1])
 }
 
 func ms2(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond)) }
