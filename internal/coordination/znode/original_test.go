@@ -80,7 +80,6 @@ type model struct {
 	sessions [3]jute.SessionID
 	auth     [3][]jute.ID
 	events   map[int][]string
-	base     jute.Zxid // what the peers' zxid 0 is
 	names    map[jute.SessionID]string
 }
 

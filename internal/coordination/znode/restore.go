@@ -21,7 +21,7 @@ func Restore(r io.Reader) (*Machine, error) {
 	}
 	restorer := restorer{m: newMachine(), in: snapshotReader{r: bufio.NewReaderSize(blocks, blockBytesMax)}}
 	restorer.restore()
-	if blocks.err != nil && blocks.err != io.EOF {
+	if blocks.err != nil && blocks.err != io.EOF { //nolint:errorlint // what is damaged may wrap io.EOF; the end is io.EOF itself
 		return nil, blocks.err
 	}
 	if err := restorer.in.err; err != nil {
