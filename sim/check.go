@@ -328,6 +328,9 @@ func (c *checker) stateWritten(p *partitionTruth, path string) {
 	if state.Leader >= 1 && c.w.brokers[state.Leader-1].wiped && (before == nil || before.Leader != state.Leader) && !p.holds(state.Leader) {
 		c.w.fail("committed-lost", "%s: broker %d is elected and has lost committed records with its power", path, state.Leader)
 	}
+	if !slices.ContainsFunc(state.ISR, func(id cluster.BrokerID) bool { return !c.w.brokers[id-1].wiped }) {
+		panic(beyondModel{})
+	}
 	state.PartitionEpoch = cluster.PartitionEpoch(stat.Version)
 	p.states = append(p.states, state)
 }
@@ -498,7 +501,9 @@ func (c *checker) final() {
 			for _, b := range c.w.brokers {
 				if b.rep != nil {
 					d, _ := b.rep.Describe(tpOf(p.number))
-					c.w.trace("stuck", "broker %d: registered %v, controller %v, %+v", b.id, b.registered, b.control.core != nil, d)
+					image := b.meta.Image()
+					c.w.trace("stuck", "broker %d: registered %v, controller %v (knows %d, queue %d, busy %v), sees %v, %+v", b.id, b.registered, b.control.core != nil,
+						image.ControllerID(), len(b.control.queue), b.control.busy, image.Brokers(), d)
 				}
 			}
 			c.w.trace("stuck", "partition %d: %+v, %d committed", p.number, p.state(), len(p.ledger))

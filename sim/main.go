@@ -38,8 +38,8 @@ func main() {
 	for _, line := range report.failures {
 		fmt.Println(line)
 	}
-	fmt.Printf("%d seeds from %d at commit %s: %d failed, %d steps, %d records committed, %d acknowledged batches, %v\n",
-		report.runs, *from, commit(), len(report.failures), report.steps, report.committed, report.acked, time.Since(began).Round(time.Millisecond))
+	fmt.Printf("%d seeds from %d at commit %s: %d failed, %d steps, %d records committed, %d acknowledged batches, %d ended early, %v\n",
+		report.runs, *from, commit(), len(report.failures), report.steps, report.committed, report.acked, report.beyond, time.Since(began).Round(time.Millisecond))
 	if len(report.failures) > 0 {
 		os.Exit(1)
 	}
@@ -65,7 +65,7 @@ type report struct {
 	runs, steps, committed, acked int
 	failures                      []string
 	invariants                    []string // of the failures
-	stuck                         int
+	stuck, beyond                 int
 }
 
 // runMany runs seeds side by side; each is a world of its own.
@@ -94,6 +94,9 @@ func runMany(from uint64, count, workers int, scale float64, keepGoing bool) rep
 				mu.Lock()
 				total.runs++
 				total.steps += w.steps
+				if w.beyond {
+					total.beyond++
+				}
 				for _, p := range w.check.parts {
 					total.committed += len(p.ledger)
 				}

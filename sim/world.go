@@ -31,6 +31,7 @@ type world struct {
 	network     *network
 	check       *checker
 	calm        bool // no more faults
+	beyond      bool // it ended because only replicas without power were left in an ISR
 	admin       jute.SessionID
 }
 
@@ -82,6 +83,10 @@ func drawConfig(chance *rand.Rand) config {
 	return c
 }
 
+// beyondModel ends a run in which a request under way took the last replica with everything
+// out of the ISR just as the rest lost power.
+type beyondModel struct{}
+
 // violation is the end of a run that failed.
 type violation struct {
 	invariant string
@@ -113,6 +118,11 @@ func run(seed uint64, out io.Writer, scale float64) (failure *violation, w *worl
 	w = newWorld(seed, out, scale)
 	defer func() {
 		if raised := recover(); raised != nil {
+			if _, ok := raised.(beyondModel); ok {
+				w.beyond = true
+				w.trace("beyond", "more was lost than the fault model allows: the run ends here")
+				return
+			}
 			v, ok := raised.(*violation)
 			if !ok {
 				v = &violation{"panic", fmt.Sprintf("%v\n%s", raised, debug.Stack()), w.now, w.steps}
