@@ -113,9 +113,13 @@ func measureFloor(ctx context.Context, dir string, volume int64) (cost, rate flo
 func settleMachine(bytes int64) error {
 	unix.Sync()
 	const slack = 256 << 20
-	memory, err := unix.Mmap(-1, 0, int(bytes+slack), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
+	memory, err := unix.Mmap(-1, 0, int(bytes+slack), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
-		return fmt.Errorf("touch %d MiB of memory: %w", (bytes+slack)>>20, err)
+		return fmt.Errorf("map %d MiB of memory: %w", (bytes+slack)>>20, err)
+	}
+	_ = unix.Madvise(memory, unix.MADV_NOHUGEPAGE) // small pages, as the page cache takes them; a kernel without huge ones refuses
+	for at := 0; at < len(memory); at += os.Getpagesize() {
+		memory[at] = 1
 	}
 	return unix.Munmap(memory)
 }

@@ -33,14 +33,13 @@ type streamOptions struct {
 	pace     int // records per second of the acknowledgement test; 0 leaves it out
 	during   time.Duration
 	repeat   int
+	// A producer is a connection to each leader.
+	producers, inFlight int
+	fsync               bool
 }
 
 const (
 	streamPartitions = 6
-	// connectionsPerLeader and inFlightPerConnection are two producers with the Java
-	// client's default window each.
-	connectionsPerLeader  = 2
-	inFlightPerConnection = 5
 	// warmUp goes before each measurement: virtual machines compile, caches fill.
 	warmUp = 128 << 20
 )
@@ -52,6 +51,8 @@ func (o *streamOptions) register(cmd *cobra.Command) {
 	cmd.Flags().Int64Var(&o.volume, "volume", 512, "MiB of record values per measurement")
 	cmd.Flags().IntVar(&o.batch, "batch", 1_000_000, "bytes of a batch before compression")
 	cmd.Flags().BoolVar(&o.peer, "peer", false, "measure Apache's servers, too (needs java and mvn)")
+	cmd.Flags().IntVar(&o.producers, "producers", 2, "producers, each with a connection to every leader")
+	cmd.Flags().IntVar(&o.inFlight, "in-flight", 5, "requests in flight per connection (the Java client's default is 5)")
 	cmd.Flags().IntVar(&o.repeat, "repeat", 3, "how often each row's cost is measured")
 	cmd.Flags().StringVar(&o.profile, "profile", "", "write understudy's processor profiles into this folder")
 }
@@ -68,6 +69,7 @@ func produceCommand() *cobra.Command {
 	}
 	options.register(cmd)
 	cmd.Flags().IntVar(&options.pace, "pace", 2000, "records per second of the acknowledgement test; 0 leaves it out")
+	cmd.Flags().BoolVar(&options.fsync, "fsync", false, "flush.messages=1: an acknowledgement means fsynced on every in-sync replica")
 	cmd.Flags().DurationVar(&options.during, "during", 10*time.Second, "how long the acknowledgement test lasts")
 	return cmd
 }
@@ -113,8 +115,12 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 	}
 	fmt.Printf("%d partitions, acks=all, min.insync.replicas 2 with 3 replicas, batches of %d bytes before compression, %d MiB of values per measurement, median of %d (lowest-highest);\n",
 		streamPartitions, options.batch, options.volume, options.repeat)
-	fmt.Printf("%d connections per leader with %d requests in flight; requests encoded beforehand; CPU is user and system time of all brokers and coordinators;\n", connectionsPerLeader, inFlightPerConnection)
-	fmt.Printf("durability: records in the page cache of every in-sync replica (Kafka's default)\n\n")
+	fmt.Printf("%d connections per leader with %d requests in flight; requests encoded beforehand; CPU is user and system time of all brokers and coordinators;\n", options.producers, options.inFlight)
+	if options.fsync {
+		fmt.Printf("durability: records fsynced by every in-sync replica (flush.messages=1)\n\n")
+	} else {
+		fmt.Printf("durability: records in the page cache of every in-sync replica (Kafka's default)\n\n")
+	}
 	columns := fmt.Sprintf("%-42s %20s %10s", what, "CPU s per GiB", "MB/s")
 	if options.pace > 0 {
 		columns += fmt.Sprintf(" %26s", fmt.Sprintf("ms to ack at %d/s: p50, p99", options.pace))
@@ -261,7 +267,11 @@ func (r *streamRow) createTopic(ctx context.Context) error {
 		return err
 	}
 	admin := kadm.NewClient(r.client)
-	created, err := admin.CreateTopic(ctx, streamPartitions, int16(r.replicas), nil, r.topic)
+	configs := map[string]*string{}
+	if r.options.fsync {
+		configs["flush.messages"] = kadm.StringPtr("1")
+	}
+	created, err := admin.CreateTopic(ctx, streamPartitions, int16(r.replicas), configs, r.topic)
 	if err = errors.Join(err, created.Err); err != nil {
 		return err
 	}
@@ -339,8 +349,8 @@ func (r *streamRow) everyLeader(connections int, f func(addr string, leader int3
 }
 
 func (r *streamRow) produce(ctx context.Context, frames int64) error {
-	load := &producing{inFlight: inFlightPerConnection, total: frames}
-	return r.everyLeader(connectionsPerLeader, func(addr string, leader int32) error { return load.run(ctx, addr, r.frames[leader]) })
+	load := &producing{inFlight: r.options.inFlight, total: frames}
+	return r.everyLeader(r.options.producers, func(addr string, leader int32) error { return load.run(ctx, addr, r.frames[leader]) })
 }
 
 func (r *streamRow) consume(ctx context.Context) error {
