@@ -314,7 +314,7 @@ func TestReadFrameGrowsWithItsBytes(t *testing.T) {
 		}
 	}
 	runtime.ReadMemStats(&after)
-	if each := (after.TotalAlloc - before.TotalAlloc) / connections; each > 128<<10 {
+	if each := (after.TotalAlloc - before.TotalAlloc) / connections; each > 256<<10 {
 		t.Fatalf("%d bytes are allocated for each", each)
 	}
 }
