@@ -34,7 +34,7 @@ func TestIdleSessionsFallQuiet(t *testing.T) {
 			quiet = quiet && busy <= 2*reviewCount
 			held += all
 		}
-		if quiet && held == partitions {
+		if quiet && held >= partitions { // more where a session was begun anew
 			break
 		}
 		if time.Now().After(deadline) {
