@@ -159,9 +159,9 @@ func (b *broker) finishDeath() {
 	b.deferred = nil
 	b.incarnation++
 	b.rep, b.logs, b.control = nil, nil, nil
-	b.wiped = b.wiped || b.dieByPower
+	b.wiped = b.wiped || b.dieByPower && !b.w.config.durable
 	b.w.check.died(b)
-	if b.dieByPower {
+	if b.dieByPower && !b.w.config.durable {
 		for _, other := range b.w.brokers {
 			other.dieAt = 0
 		}
@@ -193,6 +193,9 @@ func (b *broker) topicConfig() commitlog.LogConfig {
 	config.SegmentBytes = b.w.config.segmentBytes
 	config.IndexIntervalBytes = 200
 	config.RetentionMs = -1
+	if b.w.config.durable {
+		config.FlushMessages = 1
+	}
 	return config
 }
 
@@ -238,6 +241,9 @@ func (b *broker) start() {
 	b.every(15*time.Millisecond, func() { b.rep.Expire() })
 	b.every(w.between(300*time.Millisecond, 1200*time.Millisecond), b.logs.Background)
 	b.every(w.config.sessionTimeout/4, b.ping)
+	if w.config.durable {
+		b.every(w.between(time.Millisecond, 15*time.Millisecond), b.rep.Sync)
+	}
 	b.beginSession()
 }
 

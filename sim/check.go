@@ -392,6 +392,9 @@ func (c *checker) fragile() bool {
 
 // mayLosePower: another member of each ISR has everything, is up and will stay so.
 func (c *checker) mayLosePower(b *broker) bool {
+	if c.w.config.durable {
+		return true
+	}
 	if c.fragile() || c.w.coordinator.sessions[b.session] == nil && b.session != 0 {
 		return false
 	}

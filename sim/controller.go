@@ -21,16 +21,17 @@ func errorsAs(err error, target **kerr.Error) bool { return errors.As(err, targe
 // controllerShell drives a controller.Core as controller/shell.go does: one event at a time,
 // none while results of operations are owed.
 type controllerShell struct {
-	b        *broker
-	core     *controller.Core
-	fence    registry.Fence
-	queue    []queued
-	waiting  map[controller.Event]bool // those in queue that are there once
-	busy     bool
-	term     int // changes when the core comes or goes
-	channels map[cluster.BrokerID]*channel
-	standing bool // in elections: the session is alive and registered
-	current  *queued
+	b         *broker
+	core      *controller.Core
+	fence     registry.Fence
+	queue     []queued
+	waiting   map[controller.Event]bool // those in queue that are there once
+	busy      bool
+	elections int // the latest look at /controller
+	term      int // changes when the core comes or goes
+	channels  map[cluster.BrokerID]*channel
+	standing  bool // in elections: the session is alive and registered
+	current   *queued
 	// unheard is an election that was won under a session and not heard of: the registry
 	// finds that out when it repeats the operation (checkElection).
 	unheard        *registry.Fence
@@ -75,6 +76,8 @@ func (s *controllerShell) renewed() {
 func (s *controllerShell) expired() {
 	s.standing = false
 	s.resign("session expired")
+	s.elections++ // whatever is under way is void
+	s.busy = false
 }
 
 func (s *controllerShell) onWatch(event zkclient.Event) {
@@ -137,6 +140,8 @@ func (s *controllerShell) elect() {
 	fence := s.fence
 	nowMs := b.clock().UnixMilli()
 	s.busy = true
+	s.elections++
+	mine := s.elections
 	b.zk.call(400*time.Millisecond, func(reply func(any)) {
 		reg := b.w.coordinator.as(session)
 		ctx := context.Background()
@@ -159,6 +164,9 @@ func (s *controllerShell) elect() {
 		}
 		reply(out)
 	}, func(answer any, err error) {
+		if mine != s.elections {
+			return
+		}
 		s.busy = false
 		if s.term != term || b.session != session {
 			return

@@ -31,7 +31,8 @@
 // Network. Messages travel on connections: in order, delayed each by chance, some for long. A
 // connection breaks by chance and loses what is under way from that message on; what had been
 // sent on it before may still arrive, after what its successor carries. A request without an
-// answer is sent again on a new connection, so it may be carried out twice and late. Links
+// answer is sent again on a new connection, so it may be carried out twice and late (but not by
+// the coordinator, where a session moves with its connection). Links
 // are cut one way or both for a while. Nobody forges or alters a message.
 //
 // Processes. A broker is killed at any step, also between two operations on its disk in the

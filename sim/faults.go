@@ -105,6 +105,13 @@ func (w *world) killSomehow(b *broker) {
 	if !b.up {
 		return
 	}
+	if w.config.durable && w.oneIn(5) {
+		w.trace("blackout", "all brokers lose their power")
+		for _, b := range w.brokers {
+			b.kill(true)
+		}
+		return
+	}
 	power := w.config.power && w.oneIn(2) && w.check.mayLosePower(b)
 	if w.oneIn(2) && !b.paused {
 		b.dieAt, b.dieByPower = b.diskOps+1+w.chance.IntN(40), power

@@ -52,6 +52,7 @@ type link struct {
 	n        *network
 	from, to node
 	conn     *conn
+	served   uint64 // the newest connection on which a request has arrived
 }
 
 func (n *network) link(from, to node) *link { return &link{n: n, from: from, to: to} }
@@ -145,6 +146,14 @@ func (l *link) call(timeout time.Duration, serve func(reply func(any)), done fun
 	mine = l.conn
 	born := mine.born
 	mine.carry(l.from, l.to, func() {
+		if l.to == coordinatorNode {
+			// A session moves with its connection: what comes on a former one is refused.
+			if mine.id < l.served {
+				mine.broken = true
+				return
+			}
+			l.served = mine.id
+		}
 		if server != nil && (server.incarnation != born || !server.up) {
 			mine.broken = true // a reset
 			w.inProcess(caller, n.delay(), func() { finish(nil, errRefused) })

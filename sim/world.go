@@ -51,6 +51,7 @@ type config struct {
 	meddling                    bool // somebody deletes /controller
 	stops                       bool // controlled shutdowns
 	moves                       bool // reassignments
+	durable                     bool // acks=all means fsynced: power may go anywhere, any time
 	flushBytes                  int64
 	segmentBytes                int64
 }
@@ -70,6 +71,7 @@ func drawConfig(chance *rand.Rand) config {
 	}
 	c.slowMax = []time.Duration{50 * time.Millisecond, 400 * time.Millisecond, 3 * time.Second}[chance.IntN(3)]
 	c.meddling, c.stops, c.moves = chance.IntN(3) == 0, chance.IntN(3) == 0, chance.IntN(3) == 0
+	c.durable = c.power && chance.IntN(2) == 0
 	if chance.IntN(4) == 0 {
 		c.slowOneIn = 5 + chance.IntN(10)
 	}

@@ -15,10 +15,9 @@ import (
 //     it has it; and what it finds in its log, which may be no further than the page cache,
 //     before its first.
 
-// setDurableLocked follows the topic's configuration. The caller then calls syncSoonLocked. A
-// stepped manager, which has no goroutines, keeps to Kafka's default.
+// setDurableLocked follows the topic's configuration. The caller then calls syncSoonLocked.
 func (m *Manager) setDurableLocked(h *hosted, flushMessages int64) {
-	durable := flushMessages == 1 && m.stepped == nil
+	durable := flushMessages == 1
 	h.durable.Store(durable)
 	h.replica.SetDurable(durable, h.log.SyncedOffset())
 }
@@ -27,6 +26,10 @@ func (m *Manager) setDurableLocked(h *hosted, flushMessages int64) {
 // per partition does it, for as long as there is something to fsync.
 func (m *Manager) syncSoonLocked(h *hosted) {
 	if !h.durable.Load() || h.syncing || !h.replica.IsLeader() || h.log.SyncedOffset() >= h.log.EndOffset() {
+		return
+	}
+	if m.stepped != nil {
+		h.syncing = true // Stepped.Sync does it
 		return
 	}
 	m.syncs.Lock()
@@ -79,7 +82,7 @@ func (f *fetcher) syncFollowed() {
 	var syncing sync.WaitGroup
 	for i, state := range states {
 		sync := func() { errs[i] = state.host.log.SyncTo(state.host.log.EndOffset()) }
-		if i == len(states)-1 {
+		if i == len(states)-1 || f.m.stepped != nil {
 			sync() // the usual case is one partition
 			continue
 		}

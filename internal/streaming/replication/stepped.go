@@ -62,6 +62,18 @@ func (s *Stepped) Tick() {
 	}
 }
 
+// Sync fsyncs the durable logs that this broker leads and that have grown, once.
+func (s *Stepped) Sync() {
+	for _, h := range s.allHosts() {
+		h.mu.Lock()
+		due := h.syncing
+		h.mu.Unlock()
+		if due {
+			s.syncOnce(h)
+		}
+	}
+}
+
 // Expire does the timing wheel's part of Tick.
 func (s *Stepped) Expire() {
 	for _, owner := range s.wheel.advance(s.wheel.tickNow(), nil) {
@@ -109,7 +121,7 @@ func (s *Stepped) NextFetches() []SteppedFetch {
 		}
 		link.waiting = true
 		link.sequence++
-		out = append(out, SteppedFetch{key.leader, key.number, link.sequence, f.build()})
+		out = append(out, SteppedFetch{key.leader, key.number, link.sequence, f.buildSynced()})
 	}
 	return out
 }
