@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,10 +30,11 @@ const (
 	appendTimeTopic   = "append-time"  // message.timestamp.type=LogAppendTime
 	sequencesTopic    = "sequences"    // one idempotent producer, its sequences chosen by the test
 	transactionsTopic = "transactions" // committed and aborted; written by Apache's broker alone
+	compactedTopic    = "compacted"    // compacted by Apache's broker, and written by it alone
 	archiveGroup      = "archivists"
 )
 
-var archiveTopics = []string{codecsTopic, appendTimeTopic, sequencesTopic, transactionsTopic}
+var archiveTopics = []string{codecsTopic, appendTimeTopic, sequencesTopic, transactionsTopic, compactedTopic}
 
 // archive is one broker's directory under the two kinds of server in turn.
 type archive struct {
@@ -54,6 +56,8 @@ func TestFilesPassBetween(t *testing.T) {
 	a := openArchive(t)
 	a.write(t)
 	a.transact(t)
+	a.compact(t)
+	a.deleteRecords(t)
 	for _, change := range []struct {
 		to   kind
 		kill bool
@@ -87,7 +91,8 @@ func TestFilesPassBetween(t *testing.T) {
 }
 
 func openArchive(t *testing.T) *archive {
-	a := &archive{stage: setUp(t, cast{coordinator: ours, coordinators: 1, brokers: []kind{apache}}), producerID: -1}
+	a := &archive{stage: setUp(t, cast{coordinator: ours, coordinators: 1, brokers: []kind{apache},
+		properties: map[string]string{"log.cleaner.backoff.ms": "100"}}), producerID: -1}
 	a.node = a.Brokers[0]
 	a.restart(t, a.node)
 	a.reconnect(t)
@@ -103,7 +108,7 @@ func (a *archive) reconnect(t *testing.T) {
 		a.client.Close()
 	}
 	var err error
-	a.client, err = kgo.NewClient(kgo.SeedBrokers(a.node.Addr), kgo.MetadataMinAge(10*time.Millisecond), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	a.client, err = kgo.NewClient(kgo.SeedBrokers(a.node.Addr), kgo.MetadataMinAge(10*time.Millisecond), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,6 +148,9 @@ func (a *archive) createTopics(t *testing.T) {
 		appendTimeTopic:   {"message.timestamp.type": kadm.StringPtr("LogAppendTime"), "segment.bytes": kadm.StringPtr("65536")},
 		sequencesTopic:    {"retention.bytes": kadm.StringPtr("1073741824")},
 		transactionsTopic: {},
+		compactedTopic: {
+			"cleanup.policy": kadm.StringPtr("compact"), "segment.bytes": kadm.StringPtr("16384"), "min.cleanable.dirty.ratio": kadm.StringPtr("0.01"),
+		},
 	} {
 		created, err := a.admin.CreateTopic(limited(t), 1, 1, configs, topic)
 		if err = errors.Join(err, created.Err); err != nil {
@@ -297,6 +305,52 @@ func (a *archive) transact(t *testing.T) {
 	}
 }
 
+// compact writes the same keys again and again, some of them deleted at last, and waits until
+// Apache's cleaner has been there: then the log has batches with holes, and empty ones.
+func (a *archive) compact(t *testing.T) {
+	t.Helper()
+	for round := range 20 {
+		records := make([]*kgo.Record, 40)
+		for i := range records {
+			r := &kgo.Record{Topic: compactedTopic, Key: fmt.Appendf(nil, "key %d", i), Value: []byte(strings.Repeat(fmt.Sprintf("round %d ", round), 10))}
+			if round == 18 && i%4 == 0 || round > 0 && i%10 == 9 {
+				r.Value = nil
+			}
+			records[i] = r
+		}
+		if err := a.client.ProduceSync(limited(t), records...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data := filepath.Join(a.node.Dir(), "data")
+	until(t, "the compaction", func() string {
+		text, err := os.ReadFile(filepath.Join(data, "cleaner-offset-checkpoint"))
+		if err != nil {
+			return err.Error()
+		}
+		segments, err := filepath.Glob(filepath.Join(data, compactedTopic+"-0", "*.log"))
+		if err != nil || len(segments) == 0 {
+			return fmt.Sprintf("no segments: %v", err)
+		}
+		active, _ := strconv.Atoi(strings.TrimSuffix(filepath.Base(segments[len(segments)-1]), ".log"))
+		if clean := fmt.Sprintf("%s 0 %d\n", compactedTopic, active); !strings.Contains(string(text), clean) {
+			return fmt.Sprintf("cleaner-offset-checkpoint %q, wanted %q", text, clean)
+		}
+		return ""
+	})
+}
+
+// deleteRecords moves a log's start, which only log-start-offset-checkpoint remembers.
+func (a *archive) deleteRecords(t *testing.T) {
+	t.Helper()
+	offsets := kadm.Offsets{}
+	offsets.Add(kadm.Offset{Topic: appendTimeTopic, At: 100})
+	deleted, err := a.admin.DeleteRecords(limited(t), offsets)
+	if err = errors.Join(err, deleted.Error()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // commit stores offsets of a group without members.
 func (a *archive) commit(t *testing.T, act int) {
 	t.Helper()
@@ -349,6 +403,11 @@ func (a *archive) noteOffsets(t *testing.T, note noter) {
 			t.Fatalf("list offsets, %s: %v", what, err)
 		}
 		for _, topic := range archiveTopics {
+			// Apache takes the file time of a segment that compaction has emptied for the time of its
+			// records, looks into it, and answers that there is nothing. We find the record.
+			if topic == compactedTopic && strings.HasPrefix(what, "after") {
+				continue
+			}
 			// The leader epoch of the start and the end is the leader's own in Kafka, and changes at each start.
 			offset := offsets[topic][0]
 			note("%s: %s is %d, timestamp %d", topic, what, offset.Offset, offset.Timestamp)
@@ -425,7 +484,12 @@ func (a *archive) noteEpochs(t *testing.T, topic string, note noter) {
 // noteRecords notes each batch as it comes over the wire, by a hash over all of its bytes.
 func (a *archive) noteRecords(t *testing.T, topic string, isolation int8, note noter) {
 	t.Helper()
-	for offset := int64(0); ; {
+	starts, err := a.admin.ListStartOffsets(limited(t), topic)
+	if err = errors.Join(err, starts.Error()); err != nil {
+		t.Fatal(err)
+	}
+	start := starts[topic][0].Offset
+	for offset := start; ; {
 		request := kmsg.NewPtrFetchRequest()
 		request.MinBytes, request.MaxBytes, request.IsolationLevel = 0, 1<<20, isolation
 		request.SessionEpoch = -1
@@ -443,7 +507,7 @@ func (a *archive) noteRecords(t *testing.T, topic string, isolation int8, note n
 		if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
 			t.Fatalf("fetch %s from %d: %v", topic, offset, err)
 		}
-		if offset == 0 {
+		if offset == start {
 			note("%s: isolation %d: high watermark %d, stable %d, start %d, aborted %v",
 				topic, isolation, answer.HighWatermark, answer.LastStableOffset, answer.LogStartOffset, aborted(answer))
 		}
