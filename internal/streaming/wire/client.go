@@ -39,8 +39,29 @@ type ClientOptions struct {
 	ReuseBuffer bool
 }
 
-// reusedBytesMax keeps one huge response's buffer from living as long as its connection.
-const reusedBytesMax = 2 << 20
+// A reused buffer holds a follower's largest response (replica.fetch.response.max.bytes is
+// 10 MiB); a larger one is not kept, and none is kept for long that is mostly empty.
+const (
+	reusedBytesMax   = 16 << 20
+	reusedBytesSmall = 64 << 10 // kept in any case
+	reusedIdleFrames = 64       // in a row that fill less than a quarter
+)
+
+// reusedBuffer decides what becomes of a buffer after each response.
+type reusedBuffer struct {
+	buffer []byte
+	idle   int
+}
+
+func (r *reusedBuffer) put(frame []byte) {
+	if r.idle++; 4*len(frame) >= cap(frame) {
+		r.idle = 0
+	}
+	r.buffer = frame
+	if cap(frame) > reusedBytesMax || cap(frame) > reusedBytesSmall && r.idle >= reusedIdleFrames {
+		r.buffer, r.idle = nil, 0
+	}
+}
 
 // Client is one connection to a broker. All methods may be called concurrently.
 type Client struct {
@@ -272,14 +293,14 @@ func (c *Client) writeLoop() {
 // readLoop takes responses off the connection until it ends, and then fails the rest.
 func (c *Client) readLoop() {
 	reader := bufio.NewReaderSize(c.conn, 32<<10)
-	var buffer []byte
+	var reused reusedBuffer
 	for {
-		frame, err := readFrame(reader, c.maxResponseBytes, buffer)
+		frame, err := readFrame(reader, c.maxResponseBytes, reused.buffer)
 		if err == nil {
 			err = c.deliver(frame)
 		}
-		if buffer = nil; c.reuseBuffer && cap(frame) <= reusedBytesMax {
-			buffer = frame
+		if c.reuseBuffer {
+			reused.put(frame)
 		}
 		if err != nil {
 			c.fail(err)

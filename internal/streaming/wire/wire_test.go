@@ -376,3 +376,25 @@ func FuzzClientDecode(f *testing.F) {
 		_ = readResponse(request.ResponseKind(), rest)
 	})
 }
+
+// A large buffer is kept while large responses come, and given up when they stop.
+func TestReusedBufferIsGivenUp(t *testing.T) {
+	var r reusedBuffer
+	large := make([]byte, 1<<20)
+	for range 3 * reusedIdleFrames {
+		r.put(large)
+		r.put(large[:10])
+	}
+	if cap(r.buffer) != cap(large) {
+		t.Fatalf("%d bytes are kept of %d in use", cap(r.buffer), cap(large))
+	}
+	for range reusedIdleFrames {
+		r.put(r.buffer[:min(10, cap(r.buffer))])
+	}
+	if r.buffer != nil {
+		t.Errorf("%d bytes are kept for nothing", cap(r.buffer))
+	}
+	if r.put(make([]byte, reusedBytesMax+1)); r.buffer != nil {
+		t.Error("a huge buffer is kept")
+	}
+}
