@@ -65,12 +65,26 @@ func signals() <-chan os.Signal {
 	signal.Notify(raw, os.Interrupt, syscall.SIGTERM)
 	first := make(chan os.Signal, 1)
 	go func() {
-		first <- <-raw
-		second := <-raw
+		second := awaitSecond(raw, first)
 		fmt.Fprintf(os.Stderr, "understudy: a second %v: ending at once, not cleanly\n", second)
 		os.Exit(1)
 	}()
 	return first
+}
+
+// sameWish is how soon a signal is the first one over again: timeout(1) and many wrappers send
+// it to the process and to its group, and a terminal's Ctrl-C reaches those who pass it on, too.
+const sameWish = 50 * time.Millisecond
+
+// awaitSecond passes the first signal on and returns the second.
+func awaitSecond(raw <-chan os.Signal, first chan<- os.Signal) os.Signal {
+	first <- <-raw
+	began := time.Now()
+	for {
+		if second := <-raw; time.Since(began) >= sameWish {
+			return second
+		}
+	}
 }
 
 // serve waits for a signal and shuts the server down within the bound.
