@@ -258,11 +258,10 @@ func (s *settings) network(b *Broker) {
 
 func (s *settings) logs(b *Broker) {
 	key := "log.dirs"
-	b.LogDirs = s.list("log.dirs")
-	if len(b.LogDirs) == 0 {
+	if _, given := s.text(key); !given { // an empty one is a mistake, as it is to Kafka: the data would go to log.dir's default
 		key = "log.dir"
-		b.LogDirs = s.list("log.dir")
 	}
+	b.LogDirs = s.list(key)
 	seen := map[string]bool{}
 	for _, dir := range b.LogDirs {
 		clean := filepath.Clean(dir)

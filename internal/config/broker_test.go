@@ -64,6 +64,7 @@ func TestBadBrokerValues(t *testing.T) {
 		{"inter.broker.protocol.version=new", "inter.broker.protocol.version=new: no version of Kafka; give a Kafka version such as 3.9"},
 		{"log.retention.ms=0", "log.retention.ms=0: must not be 0; give how long records are kept, or -1 for ever"},
 		{"log.dirs=/a,/a/", `log.dirs=/a,/a/: names "/a/" twice or an empty directory; name each directory once`},
+		{"log.dirs=", "log.dirs: names no directory; give the directory for the data"},
 		{"zookeeper.connect=", "zookeeper.connect: is not set: a broker needs its ensemble; write host:port, or host:port,host:port/chroot"},
 		{"zookeeper.connect=zk:port", `zookeeper.connect=zk:port: "zk:port" has no port from 0 to 65535; write host:port, or host:port,host:port/chroot`},
 		{"zookeeper.connect=zk:1/a//b", "zookeeper.connect=zk:1/a//b: has an invalid chroot /a//b; write host:port, or host:port,host:port/chroot"},
