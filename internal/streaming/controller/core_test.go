@@ -455,3 +455,35 @@ func TestProducerIDBlocks(t *testing.T) {
 		}
 	}
 }
+
+// What brokers did while there was no controller is seen by the age of their registrations:
+// one that came back is out of the ISR, and leads in a new epoch at best.
+func TestFailoverNoticesWhoHasBounced(t *testing.T) {
+	bounce := func(w *world, list ...cluster.BrokerID) {
+		for _, id := range list {
+			w.unregister(id)
+			w.register(id)
+		}
+		w.electedCore(3)
+	}
+	t.Run("leader", func(t *testing.T) {
+		w, _ := threeBrokers(t)
+		bounce(w, 2)
+		wantState(t, w, 3, 1, 3, 1)
+	})
+	t.Run("follower", func(t *testing.T) {
+		w, _ := threeBrokers(t)
+		bounce(w, 1)
+		wantState(t, w, 2, 1, 2, 3)
+	})
+	t.Run("everybody", func(t *testing.T) {
+		w, _ := threeBrokers(t)
+		bounce(w, 1, 2, 3)
+		wantState(t, w, 2, 1, 2, 3, 1)
+	})
+	t.Run("nobody", func(t *testing.T) {
+		w, _ := threeBrokers(t)
+		bounce(w)
+		wantState(t, w, 2, 0, 2, 3, 1)
+	})
+}

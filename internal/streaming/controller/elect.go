@@ -34,6 +34,21 @@ func electOffline(assigned []cluster.BrokerID, state *cluster.PartitionState, on
 	return *state, false, false
 }
 
+// electBounced is for a partition some of whose in-sync replicas have been away since its
+// state was written. Those that stayed go on without them; if none stayed, the first that is
+// online leads, in a new leader epoch even if it led before.
+func electBounced(assigned []cluster.BrokerID, state *cluster.PartitionState, online func(cluster.BrokerID) bool, bounced []cluster.BrokerID) (cluster.PartitionState, bool) {
+	stayed := func(id cluster.BrokerID) bool { return online(id) && !slices.Contains(bounced, id) }
+	if state.Leader >= 0 && stayed(state.Leader) {
+		return removeFromISR(state, func(id cluster.BrokerID) bool { return !stayed(id) })
+	}
+	if next, _, ok := electOffline(assigned, state, stayed, false); ok {
+		return next, true
+	}
+	next, _, ok := electOffline(assigned, state, online, false)
+	return next, ok
+}
+
 // electReassign finds a leader among the replicas that a reassignment leads to.
 func electReassign(target []cluster.BrokerID, state *cluster.PartitionState, online func(cluster.BrokerID) bool) (cluster.PartitionState, bool) {
 	for _, id := range target {

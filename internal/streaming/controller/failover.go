@@ -86,6 +86,7 @@ func (c *Core) readStates(notes []registry.Op, then func()) {
 				continue
 			}
 			p.state, p.known = state, true
+			p.bounced = c.bouncedSince(&state, result.Mzxid)
 			p.status = statusOffline
 			if c.leaderOnline(p) {
 				p.status = statusOnline
@@ -93,6 +94,26 @@ func (c *Core) readStates(notes []registry.Op, then func()) {
 		}
 		then()
 	})
+}
+
+// bouncedSince lists the members of an ISR whose registration is younger than the state node:
+// they have been away while there was no controller to see it, as a broker is that comes back
+// with a larger epoch before its loss was noticed (onBrokers), and they are treated as those.
+// Without that a leader that lost its power would lead on in the same leader epoch, and give
+// offsets which its followers have got from it once to other records; nothing would tell the
+// two apart, and a record acknowledged by such a follower would be lost with the leader. Kafka
+// does not look.
+func (c *Core) bouncedSince(state *cluster.PartitionState, mzxid int64) []cluster.BrokerID {
+	if mzxid == 0 {
+		return nil // not told
+	}
+	var bounced []cluster.BrokerID
+	for _, id := range state.ISR {
+		if b := c.brokers[id]; b != nil && int64(b.Epoch) > mzxid {
+			bounced = append(bounced, id)
+		}
+	}
+	return bounced
 }
 
 // takeOver elects where a leader is missing, then tells every broker all its partitions,
@@ -117,6 +138,9 @@ func (c *Core) takeOver() {
 	}
 	unsettled := filterPartitions(parts, c.unsettled)
 	c.settle(unsettled, "controller failover", func(electedFrom map[cluster.BrokerID]int) {
+		for _, p := range unsettled {
+			p.bounced = nil
+		}
 		for _, id := range sortedIDs(missing) {
 			c.log(slog.LevelInfo, "partitions elected", "broker", id, "partitions", electedFrom[id], "took", c.now.Sub(since))
 		}
@@ -149,7 +173,7 @@ func filterPartitions(parts []*partition, keep func(*partition) bool) []*partiti
 
 // unsettled reports whether a partition needs a leader or a smaller ISR.
 func (c *Core) unsettled(p *partition) bool {
-	return !p.known || !c.leaderOnline(p) ||
+	return !p.known || !c.leaderOnline(p) || len(p.bounced) > 0 ||
 		slices.ContainsFunc(p.state.ISR, func(id cluster.BrokerID) bool { return !c.online(p.tp)(id) })
 }
 

@@ -63,6 +63,11 @@ func (c *Core) leaderOnline(p *partition) bool {
 
 func (c *Core) decideSettled(p *partition, unclean bool) (cluster.PartitionState, bool, error) {
 	online := c.online(p.tp)
+	if len(p.bounced) > 0 {
+		if next, ok := electBounced(p.assignment.Replicas, &p.state, online, p.bounced); ok {
+			return next, true, nil
+		}
+	}
 	if c.leaderOnline(p) {
 		next, changed := removeFromISR(&p.state, func(id cluster.BrokerID) bool { return !online(id) })
 		return next, changed, nil

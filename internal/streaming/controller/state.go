@@ -26,7 +26,10 @@ type partition struct {
 	assignment registry.Assignment
 	state      cluster.PartitionState
 	known      bool
-	status     status
+	// bounced are members of the ISR that have registered since state was written; set at a
+	// failover alone, until its elections are over. See failover.go.
+	bounced []cluster.BrokerID
+	status  status
 }
 
 func (p *partition) has(id cluster.BrokerID) bool {

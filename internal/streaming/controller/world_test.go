@@ -36,6 +36,7 @@ type znode struct {
 	data    []byte
 	version int32
 	czxid   int64
+	mzxid   int64
 }
 
 func newWorld(t testing.TB) *world {
@@ -133,7 +134,7 @@ func (w *world) execute(fence registry.Fence, op *registry.Op) registry.OpResult
 	case registry.OpDelete:
 		delete(w.nodes, op.Path)
 	}
-	return registry.OpResult{Data: node.data, Version: node.version, Czxid: node.czxid}
+	return registry.OpResult{Data: node.data, Version: node.version, Czxid: node.czxid, Mzxid: node.mzxid}
 }
 
 func (w *world) create(p string, data []byte) registry.OpResult {
@@ -144,7 +145,7 @@ func (w *world) create(p string, data []byte) registry.OpResult {
 		return registry.OpResult{Err: registry.ErrNoNode}
 	}
 	w.zxid++
-	w.nodes[p] = &znode{data: data, czxid: w.zxid}
+	w.nodes[p] = &znode{data: data, czxid: w.zxid, mzxid: w.zxid}
 	w.checkState(p, nil, data)
 	return registry.OpResult{Czxid: w.zxid}
 }
@@ -156,7 +157,7 @@ func (w *world) set(p string, data []byte, version int32) registry.OpResult {
 	}
 	w.zxid++
 	w.checkState(p, node.data, data)
-	node.data, node.version = data, node.version+1
+	node.data, node.version, node.mzxid = data, node.version+1, w.zxid
 	return registry.OpResult{Version: node.version, Czxid: node.czxid}
 }
 

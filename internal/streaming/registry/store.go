@@ -88,6 +88,7 @@ type OpResult struct {
 	Data     []byte
 	Version  int32 // data version of the node after a set, of the node read otherwise
 	Czxid    int64
+	Mzxid    int64 // of the last change of the data
 	CtimeMs  int64
 	Owner    int64 // session of an ephemeral node, else 0
 	Children []string
@@ -179,7 +180,7 @@ func toResult(reply *zkclient.Result, fenced bool) OpResult {
 		}
 	}
 	out.Data, out.Children = reply.Data, reply.Children
-	out.Version, out.Czxid = reply.Stat.Version, int64(reply.Stat.Czxid)
+	out.Version, out.Czxid, out.Mzxid = reply.Stat.Version, int64(reply.Stat.Czxid), int64(reply.Stat.Mzxid)
 	out.CtimeMs, out.Owner = reply.Stat.Ctime, int64(reply.Stat.EphemeralOwner)
 	sort.Strings(out.Children)
 	return out
