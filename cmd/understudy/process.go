@@ -95,10 +95,25 @@ func serve(logger *slog.Logger, stop <-chan os.Signal, s service) error {
 	case received := <-stop:
 		logger.Info("shutting down", "signal", received.String(), "bound", shutdownBound)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownBound)
+	return stopWithin(logger, shutdownBound, s)
+}
+
+// overtime is what a shutdown that was cut short gets to return in.
+const overtime = 2 * time.Second
+
+// stopWithin bounds a shutdown even if a server does not heed the bound itself.
+func stopWithin(logger *slog.Logger, bound time.Duration, s service) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
-	if err := s.Stop(ctx); err != nil {
-		return fmt.Errorf("the shutdown was not clean: %w", err)
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Stop(ctx) }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			return fmt.Errorf("the shutdown was not clean: %w", err)
+		}
+	case <-time.After(bound + overtime):
+		return fmt.Errorf("the shutdown was not clean: it did not end within %v", bound+overtime)
 	}
 	logger.Info("shut down")
 	return nil

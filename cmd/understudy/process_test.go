@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"log/slog"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -22,6 +25,28 @@ func TestSecondSignal(t *testing.T) {
 		raw <- os.Interrupt
 		if got := <-second; got != os.Interrupt {
 			t.Fatalf("second signal %v", got)
+		}
+	})
+}
+
+// deaf is a server that does not heed the context of Stop.
+type deaf struct{ end chan struct{} }
+
+func (deaf) Done() <-chan struct{} { return nil }
+func (deaf) Err() error            { return nil }
+
+func (d deaf) Stop(context.Context) error {
+	<-d.end
+	return nil
+}
+
+func TestShutdownIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := deaf{end: make(chan struct{})}
+		defer close(stuck.end)
+		err := stopWithin(slog.New(slog.DiscardHandler), shutdownBound, stuck)
+		if err == nil || !strings.Contains(err.Error(), "did not end") {
+			t.Fatal(err)
 		}
 	})
 }
