@@ -343,6 +343,7 @@ func (p *spy) upTo(t *testing.T, mark int) []kmsg.Request {
 		}
 		return fmt.Sprintf("not among %d requests", len(p.requests))
 	})
+	p.sameEpochs(taken)
 	return taken
 }
 
@@ -448,19 +449,31 @@ func accept(request kmsg.Request) kmsg.Response {
 	return response
 }
 
-// remember keeps a request with what differs between two runs made the same.
+// sameEpochs makes the epoch of the present registration the same in every run. The first
+// request may come before register has returned, so this is done at the end of a step.
+func (p *spy) sameEpochs(requests []kmsg.Request) {
+	for _, request := range requests {
+		var epoch *int64
+		switch request := request.(type) {
+		case *kmsg.LeaderAndISRRequest:
+			epoch = &request.BrokerEpoch
+		case *kmsg.StopReplicaRequest:
+			epoch = &request.BrokerEpoch
+		case *kmsg.UpdateMetadataRequest:
+			epoch = &request.BrokerEpoch
+		}
+		if *epoch == p.epoch {
+			*epoch = 1
+		}
+	}
+}
+
+// remember keeps a request with what else differs between two runs made the same.
 func (p *spy) remember(request kmsg.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	epoch := func(value int64) int64 {
-		if value == p.epoch || p.epoch == 0 { // 0: told before register has returned
-			return 1
-		}
-		return -value
-	}
 	switch request := request.(type) {
 	case *kmsg.LeaderAndISRRequest:
-		request.BrokerEpoch = epoch(request.BrokerEpoch)
 		for i := range request.LiveLeaders {
 			request.LiveLeaders[i].Port = request.LiveLeaders[i].BrokerID
 		}
@@ -469,14 +482,12 @@ func (p *spy) remember(request kmsg.Request) {
 		}
 		slices.SortFunc(request.LiveLeaders, func(a, b kmsg.LeaderAndISRRequestLiveLeader) int { return cmp.Compare(a.BrokerID, b.BrokerID) })
 	case *kmsg.StopReplicaRequest:
-		request.BrokerEpoch = epoch(request.BrokerEpoch)
 		for _, topic := range request.Topics {
 			slices.SortFunc(topic.PartitionStates, func(a, b kmsg.StopReplicaRequestTopicPartitionState) int {
 				return cmp.Compare(a.Partition, b.Partition)
 			})
 		}
 	case *kmsg.UpdateMetadataRequest:
-		request.BrokerEpoch = epoch(request.BrokerEpoch)
 		for _, broker := range request.LiveBrokers {
 			for i := range broker.Endpoints {
 				if broker.Endpoints[i].ListenerName != "MARK" {
