@@ -147,6 +147,7 @@ func listen(t *testing.T, controller kind) []controlStep {
 	s.open(t, 1)
 	marker, spy := newSpy(t, s, 8), newSpy(t, s, 9)
 	marker.register(t)
+	marker.awaitRequest(t)
 	var steps []controlStep
 	step := func(name string, act func()) {
 		act()
@@ -154,7 +155,7 @@ func listen(t *testing.T, controller kind) []controlStep {
 	}
 	step("registration", func() {
 		spy.register(t)
-		spy.awaitRequest(t) // the controller watches the marker's node by then
+		spy.awaitRequest(t) // the controller is through with the marker, and watches its node
 	})
 	step("creation", func() {
 		s.create(t, "/config/topics/"+controlTopic, `{"version":1,"config":{}}`)
