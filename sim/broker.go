@@ -242,7 +242,7 @@ func (b *broker) start() {
 	b.every(w.between(300*time.Millisecond, 1200*time.Millisecond), b.logs.Background)
 	b.every(w.config.sessionTimeout/4, b.ping)
 	if w.config.durable {
-		b.every(w.between(time.Millisecond, 15*time.Millisecond), b.rep.Sync)
+		b.every(w.between(time.Millisecond, 60*time.Millisecond), b.rep.Sync)
 	}
 	b.beginSession()
 }

@@ -105,7 +105,7 @@ func (w *world) killSomehow(b *broker) {
 	if !b.up {
 		return
 	}
-	if w.config.durable && w.oneIn(5) {
+	if w.config.durable && w.oneIn(2) {
 		w.trace("blackout", "all brokers lose their power")
 		for _, b := range w.brokers {
 			b.kill(true)

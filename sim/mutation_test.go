@@ -130,6 +130,24 @@ var mutations = []mutation{
 		because: "the recovery point says that what is below it is on the disk",
 	},
 	{
+		name: "acknowledgement before the fsync", file: "internal/streaming/partition/replica.go",
+		edits:   []string{"	if r.durable {\n		candidate = min(candidate, r.synced)\n	}\n", ""},
+		caught:  []string{"committed-lost", "hw-beyond-isr", "ack-uncommitted", "log-matching"},
+		because: "with flush.messages=1 nothing that was acknowledged goes with the power",
+	},
+	{
+		name: "follower fetches before its fsync", file: "internal/streaming/replication/durable.go",
+		edits:   []string{"	if state.host.durable.Load() && state.host.log.SyncedOffset() < state.next.offset {", "	if false {"},
+		caught:  []string{"committed-lost", "hw-beyond-isr"},
+		because: "its fetch says that it has what goes with the power",
+	},
+	{
+		name: "bounced brokers are not noticed at a controller failover", file: "internal/streaming/controller/failover.go",
+		edits:   []string{"		if b := c.brokers[id]; b != nil && int64(b.Epoch) > mzxid {", "		if b := c.brokers[id]; b != nil && false {"},
+		caught:  []string{"log-matching", "committed-lost", "hw-beyond-isr"},
+		because: "a leader leads on in the same epoch with a shorter log; the first bug that this simulator found",
+	},
+	{
 		name: "session ends and its ephemerals stay", file: "internal/coordination/znode/apply_session.go",
 		edits:   []string{"		m.performDelete(e.id, e.path)\n", "		_ = e\n"},
 		caught:  []string{"session-life", "panic"},

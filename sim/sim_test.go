@@ -10,6 +10,8 @@ import (
 // leads to changes with the simulator; a bug keeps a test of its own where it was fixed.
 var failedSeeds = []uint64{
 	3, 8, 28, 34, 52, 75, 125, 825054084,
+	6000168, 6000732, 6000857, 6001068, // bounced brokers at a failover of the controller
+	3000015, 3000078, 3000338, 4000515, 5000215,
 	1000005, 1000026, 1000126, 1000240, 1000421, 1000496, 1001030, 1001384, 1001494,
 }
 
