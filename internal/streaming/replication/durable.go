@@ -98,7 +98,8 @@ func (f *fetcher) syncFollowed() {
 	}
 }
 
-// buildSynced is build once there is nothing left to fsync: partitions may come meanwhile.
+// buildSynced makes the next request once there is nothing left to fsync: partitions may come
+// meanwhile.
 func (f *fetcher) buildSynced() *kmsg.FetchRequest {
 	for {
 		f.syncFollowed()

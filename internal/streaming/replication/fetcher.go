@@ -474,14 +474,8 @@ func (f *fetcher) exchange(ctx context.Context, request *kmsg.FetchRequest) (*km
 	}
 }
 
-// build makes the next request: everything that is ready if a session is to be opened, else
+// buildLocked makes the next request: everything that is ready if a session is to be opened, else
 // what has changed.
-func (f *fetcher) build() *kmsg.FetchRequest {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.buildLocked()
-}
-
 func (f *fetcher) buildLocked() *kmsg.FetchRequest {
 	request := kmsg.NewPtrFetchRequest()
 	version := int16(fetchVersion)
