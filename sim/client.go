@@ -235,7 +235,7 @@ func (c *client) read() {
 	target, epoch := c.leader, c.epoch
 	fromLeader := true
 	if w.oneIn(4) {
-		target, epoch, fromLeader = w.brokers[w.chance.IntN(len(w.brokers))].id, cluster.NoLeaderEpoch, false
+		target, fromLeader = w.brokers[w.chance.IntN(len(w.brokers))].id, false
 	}
 	if target < 1 {
 		c.refresh(again)
