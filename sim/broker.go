@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	legacy "math/rand"
 	"time"
@@ -326,9 +327,7 @@ func (b *broker) register() {
 	})
 }
 
-func isExpired(err error) bool {
-	return err == zkclient.ErrSessionExpired || errorsIs(err, zkclient.ErrSessionExpired)
-}
+func isExpired(err error) bool { return errors.Is(err, zkclient.ErrSessionExpired) }
 
 // ping keeps the session, and learns of its end.
 func (b *broker) ping() {
@@ -563,7 +562,7 @@ func codeOf(err error) int16 {
 	if err == nil {
 		return 0
 	}
-	if errorsAs(err, &known) {
+	if errors.As(err, &known) {
 		return known.Code
 	}
 	return kerr.UnknownServerError.Code

@@ -38,7 +38,6 @@ type client struct {
 	// A reader's.
 	position cluster.Offset
 	latest   cluster.Offset
-	latestIn cluster.LeaderEpoch
 }
 
 type batch struct {

@@ -15,9 +15,6 @@ import (
 	"understudy/internal/streaming/registry"
 )
 
-func errorsIs(err, target error) bool              { return errors.Is(err, target) }
-func errorsAs(err error, target **kerr.Error) bool { return errors.As(err, target) }
-
 // controllerShell drives a controller.Core as controller/shell.go does: one event at a time,
 // none while results of operations are owed.
 type controllerShell struct {
@@ -417,7 +414,7 @@ func (ch *channel) attempt(request kmsg.Request) {
 
 func (ch *channel) failed(err error) {
 	b := ch.s.b
-	if err == errRefused {
+	if errors.Is(err, errRefused) {
 		ch.refusals++
 		if ch.refusals >= 2 && !ch.reported && ch.reached {
 			ch.reported = true

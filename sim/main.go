@@ -27,7 +27,7 @@ func main() {
 		out := bufio.NewWriterSize(os.Stdout, 1<<20)
 		failure, w := run(*seed, out, *scale)
 		fmt.Fprintf(out, "seed %d commit %s: %d steps, %v\n", *seed, commit(), w.steps, outcome(failure))
-		out.Flush()
+		_ = out.Flush()
 		if failure != nil {
 			os.Exit(1)
 		}

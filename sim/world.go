@@ -14,16 +14,15 @@ import (
 
 // world is one simulated cluster and its clock.
 type world struct {
-	seed    uint64
-	config  config
-	chance  *rand.Rand
-	now     time.Duration
-	queue   eventQueue
-	serial  uint64
-	steps   int
-	out     io.Writer // trace; nil: none
-	logger  *slog.Logger
-	failure *violation
+	seed   uint64
+	config config
+	chance *rand.Rand
+	now    time.Duration
+	queue  eventQueue
+	serial uint64
+	steps  int
+	out    io.Writer // trace; nil: none
+	logger *slog.Logger
 
 	coordinator *coordinator
 	brokers     []*broker
