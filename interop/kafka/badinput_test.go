@@ -66,25 +66,33 @@ func TestGarbageOnEitherPort(t *testing.T) {
 	produceLines(t, limited(t), seeds()[0], topicName(t), lines("still serving", 10))
 }
 
-// leaderOf returns the leader of partition 0 and a broker that is not it.
-func leaderOf(t *testing.T, ctx context.Context, client *kgo.Client, topic string) (leader, other int32, id [16]byte) {
+// leaderOf returns the leader of partition 0 and a broker that is not it. It waits until the
+// broker asked knows the topic: CreateTopics only waits for the controller.
+func leaderOf(t *testing.T, ctx context.Context, client *kgo.Client, topic string) (leader, other int32) {
 	t.Helper()
 	request := kmsg.NewPtrMetadataRequest()
 	asked := kmsg.NewMetadataRequestTopic()
 	asked.Topic = &topic
 	request.Topics = append(request.Topics, asked)
-	response, err := request.RequestWith(ctx, client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leader = response.Topics[0].Partitions[0].Leader
-	for _, broker := range response.Brokers {
-		if broker.NodeID != leader {
-			return leader, broker.NodeID, response.Topics[0].TopicID
+	for {
+		response, err := request.RequestWith(ctx, client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(response.Topics) == 1 && len(response.Topics[0].Partitions) == 1 && response.Topics[0].Partitions[0].Leader >= 0 {
+			leader = response.Topics[0].Partitions[0].Leader
+			for _, broker := range response.Brokers {
+				if broker.NodeID != leader {
+					return leader, broker.NodeID
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s has no leader, or there is one broker only: %+v", topic, response.Topics)
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	t.Fatal("there is one broker only")
-	return
 }
 
 // oneBatch builds a record batch of format 2 with one record.
@@ -128,7 +136,7 @@ func TestWrongProduceRequests(t *testing.T) {
 	}
 	defer client.Close()
 	createTopic(t, ctx, client, topic, 1, 3)
-	leader, follower, _ := leaderOf(t, ctx, client, topic)
+	leader, follower := leaderOf(t, ctx, client, topic)
 	good := oneBatch(t)
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-2] ^= 0x40

@@ -370,10 +370,10 @@ func TestBadInputClosesTheConnectionAndTheServerGoesOn(t *testing.T) {
 			}
 			r.eof()
 		})
+		if name == "short handshake" {
+			continue // in a session it is a request like any other
+		}
 		t.Run(name+" in a session", func(t *testing.T) {
-			if name == "short handshake" {
-				t.SkipNow()
-			}
 			r := open(t, addr)
 			if _, err := io.WriteString(r.conn, input); err != nil {
 				t.Fatal(err)

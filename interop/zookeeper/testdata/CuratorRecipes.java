@@ -182,6 +182,8 @@ public class CuratorRecipes {
         eventually(() -> seen.contains("NODE_CREATED /cache/before"), "initial");
         w.create().forPath("/cache/a", "1".getBytes());
         w.create().forPath("/cache/a/b", "1".getBytes());
+        // A change before the cache has read the new node would be part of its creation.
+        eventually(() -> seen.contains("NODE_CREATED /cache/a/b"), "creation");
         w.setData().forPath("/cache/a/b", "2".getBytes());
         w.delete().forPath("/cache/before");
         for (String want : List.of("NODE_CREATED /cache/a", "NODE_CREATED /cache/a/b", "NODE_CHANGED /cache/a/b", "NODE_DELETED /cache/before"))
