@@ -66,7 +66,7 @@ const (
 // chance (DESIGN 6). What they may not import, and why.
 var deterministic = []string{
 	coordination + "jute", coordination + "znode", coordination + "session", coordination + "watch",
-	streaming + "cluster", streaming + "record", streaming + "partition",
+	streaming + "cluster", streaming + "record", streaming + "partition", streaming + "group/classic",
 }
 
 var impure = []string{"net", "os", "math/rand", "math/rand/v2", "os/exec", "syscall", "time/tzdata", "log/slog"}
