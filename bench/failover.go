@@ -39,7 +39,7 @@ var faults = []fault{
 	{"controller", "the same, the victim is the controller, too", "median < 250, p99 < 500", killLeader(isController)},
 	{"both", "kill -9 of a leader and of the coordinator's leader at once", "< 1000", killLeaderAndCoordinator},
 	{"coordinator", "kill -9 of the coordinator's leader alone", "unnoticed", killCoordinatorLeader},
-	{"pause", "SIGSTOP of a leader (one request in flight, timeout 100 ms)", "< 3000 + 200", pauseLeader},
+	{"pause", "SIGSTOP of a leader (one request in flight, timeout 50 ms)", "< 3000 + 200", pauseLeader},
 	{"shutdown", "SIGTERM of a leader (controlled shutdown)", "p99 < 50", shutdownLeader},
 }
 

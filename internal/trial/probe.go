@@ -15,7 +15,7 @@ import (
 )
 
 // probePatience is how long a probe waits for one answer before it asks elsewhere.
-const probePatience = 100 * time.Millisecond
+const probePatience = 50 * time.Millisecond
 
 // Probe sends one record after the other to each of a topic's partitions, one at a time, and
 // tries again every 10 ms: after each failure it asks the next broker who leads. It sees when
