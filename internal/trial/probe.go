@@ -34,7 +34,7 @@ type Probe struct {
 // StartProbe creates the topic, with all of the brokers as replicas of each partition.
 func StartProbe(ctx context.Context, bootstrap []string, topic string, partitions int32) (*Probe, error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap...), kgo.ClientID("trial-probe"),
-		kgo.RequestRetries(0), kgo.DialTimeout(probePatience), kgo.RequestTimeoutOverhead(probePatience))
+		kgo.RequestRetries(0), kgo.DialTimeout(probePatience), kgo.RequestTimeoutOverhead(2*probePatience))
 	if err != nil {
 		return nil, err
 	}
