@@ -52,7 +52,7 @@ func coordinate(ctx context.Context, options *coordinatorOptions) error {
 	if err := profiled(options.profile); err != nil {
 		return err
 	}
-	binary, dir, remove, err := build(ctx)
+	binary, dir, remove, err := fleet.Build(ctx)
 	if err != nil {
 		return err
 	}

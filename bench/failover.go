@@ -68,7 +68,7 @@ type theatre struct {
 }
 
 func failover(ctx context.Context, count int, only []string, keep string) error {
-	binary, dir, remove, err := build(ctx)
+	binary, dir, remove, err := fleet.Build(ctx)
 	if err != nil {
 		return err
 	}

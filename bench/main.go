@@ -18,7 +18,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -36,23 +35,6 @@ func main() {
 	if err := root.ExecuteContext(ctx); err != nil {
 		os.Exit(1)
 	}
-}
-
-// build compiles the program into a temporary directory and returns its path, the directory
-// for everything else, and what removes it.
-func build(ctx context.Context) (binary, dir string, remove func(), err error) {
-	dir, err = os.MkdirTemp("", "understudy-bench-")
-	if err != nil {
-		return "", "", nil, err
-	}
-	remove = func() { os.RemoveAll(dir) }
-	binary = filepath.Join(dir, "understudy")
-	command := exec.CommandContext(ctx, "go", "build", "-o", binary, "understudy/cmd/understudy")
-	if output, err := command.CombinedOutput(); err != nil {
-		remove()
-		return "", "", nil, fmt.Errorf("build understudy: %w\n%s", err, output)
-	}
-	return binary, dir, remove, nil
 }
 
 // machine describes what the figures were measured on.

@@ -43,7 +43,7 @@ func partitions(ctx context.Context, options *partitionsOptions) error {
 	if err := profiled(options.profile); err != nil {
 		return err
 	}
-	binary, dir, remove, err := build(ctx)
+	binary, dir, remove, err := fleet.Build(ctx)
 	if err != nil {
 		return err
 	}

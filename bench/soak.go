@@ -109,7 +109,7 @@ func soakCommand() *cobra.Command {
 }
 
 func soak(ctx context.Context, length time.Duration, seed uint64, dir string) error {
-	binary, temporary, remove, err := build(ctx)
+	binary, temporary, remove, err := fleet.Build(ctx)
 	if err != nil {
 		return err
 	}

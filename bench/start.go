@@ -31,7 +31,7 @@ func startCommand() *cobra.Command {
 }
 
 func start(ctx context.Context, count int) error {
-	binary, dir, remove, err := build(ctx)
+	binary, dir, remove, err := fleet.Build(ctx)
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 	if err := profiled(options.profile); err != nil {
 		return err
 	}
-	binary, dir, remove, err := build(ctx)
+	binary, dir, remove, err := fleet.Build(ctx)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (p *Probe) produce(ctx context.Context, leader, partition int32) error {
 	request := kmsg.NewPtrProduceRequest()
 	request.Acks, request.TimeoutMillis = -1, int32(probePatience.Milliseconds())
 	part := kmsg.NewProduceRequestTopicPartition()
-	part.Partition, part.Records = partition, probeBatch()
+	part.Partition, part.Records = partition, OneRecord([]byte("probe"))
 	topic := kmsg.NewProduceRequestTopic()
 	topic.Topic, topic.Partitions = p.topic, []kmsg.ProduceRequestTopicPartition{part}
 	request.Topics = []kmsg.ProduceRequestTopic{topic}
@@ -162,9 +162,9 @@ func (p *Probe) Strike(ctx context.Context, name string, partitions []int32, fau
 	return strike(ctx, p.marks, name, partitions, fault)
 }
 
-// probeBatch builds a record batch of format 2 with one small record.
-func probeBatch() []byte {
-	record := kmsg.Record{Value: []byte("probe")}
+// OneRecord builds a record batch of format 2 with one record, from no idempotent producer.
+func OneRecord(value []byte) []byte {
+	record := kmsg.Record{Value: value}
 	record.Length = int32(len(record.AppendTo(nil)) - 1)
 	now := time.Now().UnixMilli()
 	batch := kmsg.RecordBatch{

@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/fleet"
+	"understudy/internal/trial"
 )
 
 // closesOn sends bytes to a server and demands that it closes the connection without an answer.
@@ -95,22 +96,6 @@ func leaderOf(t *testing.T, ctx context.Context, client *kgo.Client, topic strin
 	}
 }
 
-// oneBatch builds a record batch of format 2 with one record.
-func oneBatch(t *testing.T) []byte {
-	t.Helper()
-	record := kmsg.Record{Value: []byte("one")}
-	record.Length = int32(len(record.AppendTo(nil)) - 1)
-	body := record.AppendTo(nil)
-	batch := kmsg.RecordBatch{
-		PartitionLeaderEpoch: -1, Magic: 2, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1,
-		FirstTimestamp: time.Now().UnixMilli(), MaxTimestamp: time.Now().UnixMilli(), NumRecords: 1, Records: body,
-	}
-	raw := batch.AppendTo(nil)
-	binary.BigEndian.PutUint32(raw[8:], uint32(len(raw)-12))
-	binary.BigEndian.PutUint32(raw[17:], castagnoli(raw[21:]))
-	return raw
-}
-
 func produceRaw(t *testing.T, ctx context.Context, client *kgo.Client, broker int32, topic string, records []byte) kmsg.ProduceResponse {
 	t.Helper()
 	request := kmsg.NewPtrProduceRequest()
@@ -137,7 +122,7 @@ func TestWrongProduceRequests(t *testing.T) {
 	defer client.Close()
 	createTopic(t, ctx, client, topic, 1, 3)
 	leader, follower := leaderOf(t, ctx, client, topic)
-	good := oneBatch(t)
+	good := trial.OneRecord([]byte("one"))
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-2] ^= 0x40
 	for _, test := range []struct {

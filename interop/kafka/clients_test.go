@@ -3,7 +3,6 @@ package kafka
 import (
 	"bytes"
 	"context"
-	"hash/crc32"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -61,5 +60,3 @@ func createTopic(t *testing.T, ctx context.Context, client *kgo.Client, topic st
 
 // kafka39 keeps requests at versions that name topics, not topic ids.
 func kafka39() *kversion.Versions { return kversion.V3_9_0() }
-
-func castagnoli(data []byte) uint32 { return crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)) }

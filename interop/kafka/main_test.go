@@ -32,17 +32,13 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "understudy-interop-")
+	built, dir, remove, err := fleet.Build(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "understudy")
-	if output, err := exec.Command("go", "build", "-o", program, "understudy/cmd/understudy").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build understudy: %v\n%s", err, output)
-		return 1
-	}
+	defer remove()
+	program = built
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	single, err = fleet.Start(ctx, fleet.ProcessSpec{

@@ -12,10 +12,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"understudy/internal/fleet"
 )
 
 // patience bounds every wait; nothing is expected to take nearly as long.
@@ -29,17 +30,13 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "understudy-seam-")
+	built, _, remove, err := fleet.Build(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "understudy")
-	if output, err := exec.Command("go", "build", "-o", program, "understudy/cmd/understudy").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build understudy: %v\n%s", err, output)
-		return 1
-	}
+	defer remove()
+	program = built
 	return m.Run()
 }
 

@@ -1,0 +1,26 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Build compiles the program of this module into a temporary directory and returns its path,
+// that directory, for everything else, and what removes it.
+func Build(ctx context.Context) (binary, dir string, remove func(), err error) {
+	dir, err = os.MkdirTemp("", "understudy-built-")
+	if err != nil {
+		return "", "", nil, err
+	}
+	remove = func() { os.RemoveAll(dir) }
+	binary = filepath.Join(dir, "understudy")
+	command := exec.CommandContext(ctx, "go", "build", "-o", binary, "understudy/cmd/understudy")
+	if output, err := command.CombinedOutput(); err != nil {
+		remove()
+		return "", "", nil, fmt.Errorf("build understudy: %w\n%s", err, output)
+	}
+	return binary, dir, remove, nil
+}
