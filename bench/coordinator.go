@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,34 +48,20 @@ func coordinatorCommand() *cobra.Command {
 const znodeBytes = 100
 
 func coordinate(ctx context.Context, options *coordinatorOptions) error {
-	if err := profiled(options.profile); err != nil {
-		return err
-	}
-	binary, dir, remove, err := fleet.Build(ctx)
+	r, err := openRun(ctx, options.peer, options.profile)
 	if err != nil {
 		return err
 	}
-	defer remove()
-	programs, err := contenders(binary, options.peer)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s\n", machine())
-	if options.peer {
-		fmt.Printf("peer: %s, JVM flags of its start scripts\n", programs[1].Name)
-	}
+	defer r.close()
 	fmt.Printf("%d B of data, %d requests in flight over all sessions, %v per row; CPU is user and system time of all members;\n", znodeBytes, options.inFlight, options.during)
 	fmt.Printf("durability: every write fsynced by a majority (both programs' default)\n\n")
 	fmt.Printf("%-56s %12s %22s %16s\n", "operation, members, sessions", "CPU µs each", "ops per CPU second", "ops per second")
 	for _, members := range options.members {
-		for _, program := range programs {
-			where, err := os.MkdirTemp(dir, "coordinator")
-			if err != nil {
-				return err
-			}
-			if err := coordinateOn(ctx, options, where, program, members); err != nil {
-				return fmt.Errorf("%s: %w", program.Name, err)
-			}
+		err := r.each("coordinator", func(dir string, program *fleet.Program) error {
+			return coordinateOn(ctx, options, dir, program, members)
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

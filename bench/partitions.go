@@ -40,28 +40,14 @@ func partitionsCommand() *cobra.Command {
 const idleWatch = 10 * time.Second
 
 func partitions(ctx context.Context, options *partitionsOptions) error {
-	if err := profiled(options.profile); err != nil {
-		return err
-	}
-	binary, dir, remove, err := fleet.Build(ctx)
+	r, err := openRun(ctx, options.peer, options.profile)
 	if err != nil {
 		return err
 	}
-	defer remove()
-	programs, err := contenders(binary, options.peer)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s\n", machine())
+	defer r.close()
 	fmt.Printf("%d partitions on %d broker(s), one record in each, then idle; 10 topics; CPU idle is of all servers over %v, as a share of one processor\n\n", options.count, options.brokers, idleWatch)
 	fmt.Printf("%-28s %10s %18s %12s %26s\n", "", "create, s", "KiB per partition", "CPU idle", "kill -9 to all led, s")
-	for _, program := range programs {
-		where := fmt.Sprintf("%s/partitions-%s", dir, strings.Fields(program.Name)[0])
-		if err := partitionsOn(ctx, options, where, program); err != nil {
-			return fmt.Errorf("%s: %w", program.Name, err)
-		}
-	}
-	return nil
+	return r.each("partitions", func(dir string, program *fleet.Program) error { return partitionsOn(ctx, options, dir, program) })
 }
 
 func partitionsOn(ctx context.Context, options *partitionsOptions, dir string, program *fleet.Program) error {

@@ -57,16 +57,3 @@ func jarVersion(set foreign.Set, artifact string) string {
 	}
 	return "?"
 }
-
-// contenders are the programs that a benchmark compares: ours, and Apache's if asked for.
-func contenders(binary string, peer bool) ([]*fleet.Program, error) {
-	programs := []*fleet.Program{fleet.Understudy(binary, "")}
-	if peer {
-		program, err := apache()
-		if err != nil {
-			return nil, err
-		}
-		programs = append(programs, program)
-	}
-	return programs, nil
-}

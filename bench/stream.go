@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -97,22 +96,11 @@ func codecNamed(name string) (record.Codec, error) {
 
 // stream runs one benchmark: a fleet per replication factor and program, a topic per row.
 func stream(ctx context.Context, options *streamOptions, what string) error {
-	if err := profiled(options.profile); err != nil {
-		return err
-	}
-	binary, dir, remove, err := fleet.Build(ctx)
+	r, err := openRun(ctx, options.peer, options.profile)
 	if err != nil {
 		return err
 	}
-	defer remove()
-	programs, err := contenders(binary, options.peer)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s\n", machine())
-	if options.peer {
-		fmt.Printf("peer: %s, JVM flags of its start scripts\n", programs[1].Name)
-	}
+	defer r.close()
 	fmt.Printf("%d partitions, acks=all, min.insync.replicas 2 with 3 replicas, batches of %d bytes before compression, %d MiB of values per measurement, median of %d (lowest-highest);\n",
 		streamPartitions, options.batch, options.volume, options.repeat)
 	fmt.Printf("%d connections per leader with %d requests in flight; requests encoded beforehand; CPU is user and system time of all brokers and coordinators;\n", options.producers, options.inFlight)
@@ -129,7 +117,7 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 	if what == "produce" {
 		var costs, rates []float64
 		for range options.repeat {
-			cost, rate, err := measureFloor(ctx, dir, options.volume<<20)
+			cost, rate, err := measureFloor(ctx, r.dir, options.volume<<20)
 			if err != nil {
 				return err
 			}
@@ -140,17 +128,11 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 		fmt.Printf("%-42s %20s %10.0f\n", "socket, CRC and file alone", spread(costs), rates[len(rates)/2])
 	}
 	for _, replicas := range options.replicas {
-		for _, program := range programs {
-			where, err := os.MkdirTemp(dir, what)
-			if err != nil {
-				return err
-			}
-			if err := streamOn(ctx, options, what, where, program, replicas); err != nil {
-				return fmt.Errorf("%s: %w", program.Name, err)
-			}
-			if err := os.RemoveAll(where); err != nil {
-				return err
-			}
+		err := r.each(what, func(dir string, program *fleet.Program) error {
+			return streamOn(ctx, options, what, dir, program, replicas)
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
