@@ -38,7 +38,7 @@ func (b *Broker) handleFetch(request *wire.Request) {
 		replica, epoch = cluster.BrokerID(body.ReplicaState.ID), cluster.BrokerEpoch(body.ReplicaState.Epoch)
 	}
 	follower := replica >= 0
-	context, err := b.fetches.open(request.Version, body, follower, time.Now())
+	context, err := b.fetches.open(request.Version, body, follower, b.now())
 	if err != nil {
 		response := respond[*kmsg.FetchResponse](request)
 		response.ErrorCode = b.code(err)

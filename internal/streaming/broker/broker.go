@@ -56,6 +56,7 @@ type Broker struct {
 	fetches    *fetchSessions
 	created    *autoCreator
 
+	now     func() time.Time                    // time.Now, or the owner's of a stepped broker
 	dynamic atomic.Pointer[config.BrokerLayers] // what is configured for this broker now
 	fatal   chan error                          // capacity 1: why the broker cannot go on
 
@@ -79,6 +80,7 @@ func New(cfg Config) *Broker {
 		logger:   loggerOf(cfg.Logger, cfg.ID),
 		id:       cfg.ID,
 		metadata: metadata.New(),
+		now:      time.Now,
 		fatal:    make(chan error, 1),
 	}
 	b.epoch.Store(int64(cluster.UnknownBrokerEpoch))

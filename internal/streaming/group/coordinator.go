@@ -1,8 +1,10 @@
 package group
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +56,8 @@ const loadersMax = 4
 type Coordinator struct {
 	config  Config
 	logger  *slog.Logger
+	now     func() time.Time // time.Now, or the owner's of a stepped coordinator
+	stepped *Stepped         // nil: the coordinator runs by itself
 	ctx     context.Context
 	stop    context.CancelFunc
 	wait    sync.WaitGroup
@@ -68,11 +72,16 @@ type Coordinator struct {
 
 // New starts a coordinator without partitions.
 func New(config Config) *Coordinator {
+	c := newCoordinator(config)
+	c.wait.Go(c.expireLoop)
+	return c
+}
+
+func newCoordinator(config Config) *Coordinator {
 	config.fillDefaults()
-	c := &Coordinator{config: config, logger: config.Logger, loaders: make(chan struct{}, loadersMax)}
+	c := &Coordinator{config: config, logger: config.Logger, now: time.Now, loaders: make(chan struct{}, loadersMax)}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.mu.shards = map[int32]*shard{}
-	c.wait.Go(c.expireLoop)
 	return c
 }
 
@@ -129,6 +138,11 @@ func (c *Coordinator) OnElection(partition int32, epoch cluster.LeaderEpoch) {
 	if before != nil {
 		before.close(kerr.NotCoordinator)
 	}
+	if c.stepped != nil {
+		c.wait.Done()
+		c.stepped.elected(s)
+		return
+	}
 	go func() {
 		defer c.wait.Done()
 		s.load(c.ctx)
@@ -171,6 +185,7 @@ func (c *Coordinator) allShards() []*shard {
 	for _, s := range c.mu.shards {
 		shards = append(shards, s)
 	}
+	slices.SortFunc(shards, func(a, b *shard) int { return cmp.Compare(a.tp.Partition, b.tp.Partition) })
 	return shards
 }
 
@@ -182,10 +197,15 @@ func (c *Coordinator) expireLoop() {
 		case <-c.ctx.Done():
 			return
 		case <-ticker.C:
-			for _, s := range c.allShards() {
-				s.forEach(func(g *classic.Group, now time.Time, out *classic.Effects) { g.Expire(now, out) })
-			}
+			c.expire()
 		}
+	}
+}
+
+// expire drops the offsets whose time is up.
+func (c *Coordinator) expire() {
+	for _, s := range c.allShards() {
+		s.forEach(func(g *classic.Group, now time.Time, out *classic.Effects) { g.Expire(now, out) })
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -24,30 +26,41 @@ const (
 
 // load reads the partition until it succeeds or the shard is closed.
 func (s *shard) load(ctx context.Context) {
-	begun := time.Now()
-	logger := s.coordinator.logger.With("partition", s.tp.Partition, "leaderEpoch", s.epoch)
+	begun := s.coordinator.now()
 	for delay := loadRetryFirst; ; delay = min(2*delay, loadRetryMax) {
 		image, err := s.readAll(ctx)
 		if err == nil {
-			if groups := s.activate(image); groups >= 0 {
-				level := slog.LevelDebug // most partitions hold nothing
-				if groups > 0 {
-					level = slog.LevelInfo
-				}
-				logger.Log(ctx, level, "group coordinator loaded", "groups", groups, "offsets", image.offsetCount(), "skipped", image.skipped, "took", time.Since(begun))
-			}
+			s.loaded(image, begun)
 			return
 		}
 		if s.isClosed() || ctx.Err() != nil {
 			return
 		}
-		logger.Warn("group coordinator could not load, trying again", "error", err, "after", delay)
+		s.logger().Warn("group coordinator could not load, trying again", "error", err, "after", delay)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(delay):
 		}
 	}
+}
+
+func (s *shard) logger() *slog.Logger {
+	return s.coordinator.logger.With("partition", s.tp.Partition, "leaderEpoch", s.epoch)
+}
+
+// loaded begins to serve what was read.
+func (s *shard) loaded(image *image, begun time.Time) {
+	groups := s.activate(image)
+	if groups < 0 {
+		return
+	}
+	level := slog.LevelDebug // most partitions hold nothing
+	if groups > 0 {
+		level = slog.LevelInfo
+	}
+	s.logger().Log(context.Background(), level, "group coordinator loaded", "groups", groups, "offsets", image.offsetCount(),
+		"skipped", image.skipped, "took", s.coordinator.now().Sub(begun))
 }
 
 // readAll replays the partition from its start to its end at this moment. The end counts, not
@@ -60,26 +73,40 @@ func (s *shard) readAll(ctx context.Context) (*image, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	image := newImage()
-	for next := cluster.Offset(0); ; {
-		if s.isClosed() {
-			return nil, kerr.NotCoordinator
+	reading := reading{image: newImage()}
+	for {
+		if done, err := s.readSome(&reading); done || err != nil {
+			return reading.image, err
 		}
-		data, after, end, err := s.coordinator.config.Log.Read(s.tp, next, s.coordinator.config.LoadBufferBytes)
-		if err != nil {
-			return nil, fmt.Errorf("read at offset %d: %w", next, err)
-		}
-		if err := image.replay(data); err != nil {
-			return nil, err
-		}
-		switch {
-		case after >= end:
-			return image, nil
-		case after <= next:
-			return nil, fmt.Errorf("no batch at offset %d, before the end %d", next, end)
-		}
-		next = after
 	}
+}
+
+// reading is a replay under way.
+type reading struct {
+	image *image
+	next  cluster.Offset
+}
+
+// readSome replays one buffer's worth; done says that the end is reached.
+func (s *shard) readSome(r *reading) (done bool, err error) {
+	if s.isClosed() {
+		return false, kerr.NotCoordinator
+	}
+	data, after, end, err := s.coordinator.config.Log.Read(s.tp, r.next, s.coordinator.config.LoadBufferBytes)
+	if err != nil {
+		return false, fmt.Errorf("read at offset %d: %w", r.next, err)
+	}
+	if err := r.image.replay(data); err != nil {
+		return false, err
+	}
+	switch {
+	case after >= end:
+		return true, nil
+	case after <= r.next:
+		return false, fmt.Errorf("no batch at offset %d, before the end %d", r.next, end)
+	}
+	r.next = after
+	return false, nil
 }
 
 // activate makes the groups and begins to serve. It returns their number, -1 if the shard
@@ -91,8 +118,9 @@ func (s *shard) activate(image *image) int {
 		return -1
 	}
 	s.mu.phase = active
-	now := time.Now()
-	for id, content := range image.groups {
+	now := s.coordinator.now()
+	for _, id := range slices.Sorted(maps.Keys(image.groups)) {
+		content := image.groups[id]
 		if content.metadata == nil && len(content.offsets) == 0 {
 			continue
 		}

@@ -18,13 +18,17 @@ func answerTo[R any](done func(R)) classic.Token {
 }
 
 // newMemberID is the instance or client id and something random.
-func newMemberID(r *classic.JoinRequest) string {
+func (c *Coordinator) newMemberID(r *classic.JoinRequest) string {
 	prefix := r.ClientID
 	if r.InstanceID != nil {
 		prefix = *r.InstanceID
 	}
 	var uuid [16]byte
-	_, _ = rand.Read(uuid[:]) // never fails: crypto/rand ends the program instead
+	if c.stepped != nil {
+		uuid = c.stepped.stepping.UUID()
+	} else {
+		_, _ = rand.Read(uuid[:]) // never fails: crypto/rand ends the program instead
+	}
 	uuid[6] = uuid[6]&0x0f | 0x40
 	uuid[8] = uuid[8]&0x3f | 0x80
 	return fmt.Sprintf("%s-%x-%x-%x-%x-%x", prefix, uuid[:4], uuid[4:6], uuid[6:8], uuid[8:10], uuid[10:])
@@ -42,7 +46,7 @@ func (c *Coordinator) Join(group string, r *classic.JoinRequest, done func(class
 		fail(code)
 		return
 	}
-	r.Token, r.NewMemberID = answerTo(done), newMemberID(r)
+	r.Token, r.NewMemberID = answerTo(done), c.newMemberID(r)
 	run := s.withNew
 	if r.MemberID != "" {
 		run = s.with

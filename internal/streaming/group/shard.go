@@ -2,6 +2,8 @@ package group
 
 import (
 	"container/heap"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,7 +78,7 @@ func (s *shard) run(id string, create bool, event func(g *classic.Group, now tim
 		s.mu.Unlock()
 		return code
 	}
-	now := time.Now()
+	now := s.coordinator.now()
 	e := s.mu.groups[id]
 	if e == nil && create {
 		e = &entry{group: classic.New(id, &s.coordinator.config.Settings, now), index: -1}
@@ -110,14 +112,23 @@ func (s *shard) unavailableLocked() *kerr.Error {
 func (s *shard) forEach(event func(g *classic.Group, now time.Time, out *classic.Effects)) {
 	s.mu.Lock()
 	if s.mu.phase == active {
-		now := time.Now()
-		for _, e := range s.mu.groups {
+		now := s.coordinator.now()
+		for _, e := range s.groupsLocked() {
 			var out classic.Effects
 			event(e.group, now, &out)
 			s.settleLocked(e, &out)
 		}
 	}
 	s.sendAndUnlock()
+}
+
+// groupsLocked returns the groups; in order, so that a run can be repeated.
+func (s *shard) groupsLocked() []*entry {
+	groups := make([]*entry, 0, len(s.mu.groups))
+	for _, id := range slices.Sorted(maps.Keys(s.mu.groups)) {
+		groups = append(groups, s.mu.groups[id])
+	}
+	return groups
 }
 
 // settleLocked is called after each event: it queues the effects, keeps the deadline and
@@ -164,6 +175,7 @@ func (s *shard) rescheduleLocked(e *entry, wake time.Time) {
 
 func (s *shard) setTimerLocked() {
 	switch {
+	case s.coordinator.stepped != nil: // Tick looks at the deadlines
 	case len(s.mu.deadlines) == 0:
 		if s.mu.timer != nil {
 			s.mu.timer.Stop()
@@ -183,7 +195,7 @@ const pauseLimit = time.Second
 func (s *shard) tick() {
 	s.mu.Lock()
 	if s.mu.phase == active {
-		now := time.Now()
+		now := s.coordinator.now()
 		s.forgivePauseLocked(now)
 		for len(s.mu.deadlines) > 0 && !s.mu.deadlines[0].wake.After(now) {
 			e := s.mu.deadlines[0]
@@ -278,7 +290,7 @@ func (s *shard) append(writes []effect) {
 	options := record.DefaultOptions()
 	options.Codec = config.Codec
 	builder := record.NewBuilder(options)
-	nowMs := time.Now().UnixMilli()
+	nowMs := s.coordinator.now().UnixMilli()
 	for _, e := range writes {
 		for _, r := range e.write.Records {
 			builder.Append(nowMs, r.Key, r.Value)
@@ -302,7 +314,7 @@ func (s *shard) written(writes []effect, err error) {
 		s.coordinator.logger.Warn("group coordinator could not write", "partition", s.tp.Partition, "leaderEpoch", s.epoch, "error", err)
 	}
 	s.mu.Lock()
-	now := time.Now()
+	now := s.coordinator.now()
 	for _, e := range writes {
 		var out classic.Effects
 		e.write.Complete(now, err, &out)
@@ -327,7 +339,7 @@ func (s *shard) close(code *kerr.Error) {
 		if s.mu.timer != nil {
 			s.mu.timer.Stop()
 		}
-		for _, e := range s.mu.groups {
+		for _, e := range s.groupsLocked() {
 			var out classic.Effects
 			e.group.Abandon(code, &out)
 			s.settleLocked(e, &out)

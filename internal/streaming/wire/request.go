@@ -20,9 +20,10 @@ type Request struct {
 	Listener      string // the listener's name
 	RemoteAddr    net.Addr
 
-	conn  *conn
-	frame *[]byte // the frame below Body; pooled if large
-	bytes int     // of the frame, for the bound on what is in flight
+	conn    *conn
+	carried *carried // instead of conn, see Server.Carry
+	frame   *[]byte  // the frame below Body; pooled if large
+	bytes   int      // of the frame, for the bound on what is in flight
 
 	// Guarded by conn.mu.
 	finished bool
@@ -63,7 +64,7 @@ func (r *Request) replyAs(response kmsg.Response) {
 	out = response.AppendTo(out)
 	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
 	*buffer = out
-	r.conn.finish(r, answer{encoded: buffer})
+	r.finish(answer{encoded: buffer})
 }
 
 // ReplyRaw answers with a body that writes itself.
@@ -73,19 +74,37 @@ func (r *Request) ReplyRaw(response RawResponse) {
 	out = appendResponseHeader(out, r.Key, r.Body.IsFlexible(), r.CorrelationID)
 	binary.BigEndian.PutUint32(out, uint32(len(out)-4+response.Size()))
 	*buffer = out
-	r.conn.finish(r, answer{encoded: buffer, raw: response})
+	r.finish(answer{encoded: buffer, raw: response})
 }
 
 // NoReply ends a request that gets no answer (Produce with acks=0).
-func (r *Request) NoReply() { r.conn.finish(r, answer{}) }
+func (r *Request) NoReply() { r.finish(answer{}) }
+
+func (r *Request) finish(a answer) {
+	if r.carried != nil {
+		r.carried.finish(r, a)
+		return
+	}
+	r.conn.finish(r, a)
+}
 
 // CloseConnection ends a request, and the connection with it; answers that have not been
 // written yet are lost.
-func (r *Request) CloseConnection() { r.conn.close(errHandlerClosed) }
+func (r *Request) CloseConnection() {
+	if r.carried != nil {
+		r.carried.close(r)
+		return
+	}
+	r.conn.close(errHandlerClosed)
+}
 
 // OnClose has f called if the connection ends before the request is answered, or at once if
 // it has ended. The request must still be answered; f is there to hasten that.
 func (r *Request) OnClose(f func()) {
+	if r.carried != nil {
+		r.carried.onClose(r, f)
+		return
+	}
 	c := r.conn
 	c.mu.Lock()
 	dead := c.mu.err != nil
