@@ -6,18 +6,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 // Build compiles the program of this module into a temporary directory and returns its path,
-// that directory, for everything else, and what removes it.
-func Build(ctx context.Context) (binary, dir string, remove func(), err error) {
+// that directory, for everything else, and what removes it. flags go to go build.
+func Build(ctx context.Context, flags ...string) (binary, dir string, remove func(), err error) {
 	dir, err = os.MkdirTemp("", "understudy-built-")
 	if err != nil {
 		return "", "", nil, err
 	}
 	remove = func() { os.RemoveAll(dir) }
 	binary = filepath.Join(dir, "understudy")
-	command := exec.CommandContext(ctx, "go", "build", "-o", binary, "understudy/cmd/understudy")
+	command := exec.CommandContext(ctx, "go", slices.Concat([]string{"build", "-o", binary}, flags, []string{"understudy/cmd/understudy"})...)
 	if output, err := command.CombinedOutput(); err != nil {
 		remove()
 		return "", "", nil, fmt.Errorf("build understudy: %w\n%s", err, output)

@@ -30,6 +30,16 @@ type Options struct {
 	// CoordinatorProgram and BrokerProgram choose what runs each server; nil: understudy
 	// runs all. Node.Use changes it between a stop and a start.
 	CoordinatorProgram, BrokerProgram func(id int) *Program
+	// CoordinatorHost and BrokerHost choose the address of each server, for those that run in
+	// network namespaces; nil: 127.0.0.1. Ports are chosen to be free on 127.0.0.1.
+	CoordinatorHost, BrokerHost func(id int) string
+}
+
+func hostOf(choose func(id int) string, id int) string {
+	if choose == nil {
+		return "127.0.0.1"
+	}
+	return choose(id)
 }
 
 // Node is one server of a fleet, running or not.
@@ -105,7 +115,7 @@ func (f *Fleet) configureCoordinators(ports []int) error {
 	}
 	for i := range count {
 		if count > 1 {
-			common[fmt.Sprintf("server.%d", i+1)] = fmt.Sprintf("127.0.0.1:%d:%d", ports[3*i+1], ports[3*i+2])
+			common[fmt.Sprintf("server.%d", i+1)] = fmt.Sprintf("%s:%d:%d", hostOf(f.options.CoordinatorHost, i+1), ports[3*i+1], ports[3*i+2])
 		}
 	}
 	for i := range count {
@@ -121,13 +131,14 @@ func (f *Fleet) configureCoordinators(ports []int) error {
 		settings := maps.Clone(common)
 		settings["dataDir"] = data
 		settings["clientPort"] = fmt.Sprint(ports[3*i])
-		settings["clientPortAddress"] = "127.0.0.1"
+		host := hostOf(f.options.CoordinatorHost, id)
+		settings["clientPortAddress"] = host
 		maps.Copy(settings, f.options.CoordinatorProperties)
 		file := filepath.Join(dir, "zoo.cfg")
 		if err := writeProperties(file, settings); err != nil {
 			return err
 		}
-		f.Coordinators = append(f.Coordinators, f.node("coordinator", id, ports[3*i], dir, file, f.options.CoordinatorProgram))
+		f.Coordinators = append(f.Coordinators, f.node("coordinator", id, fmt.Sprintf("%s:%d", host, ports[3*i]), dir, file, f.options.CoordinatorProgram))
 	}
 	return nil
 }
@@ -139,10 +150,11 @@ func (f *Fleet) configureBrokers(ports []int) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
+		listener := fmt.Sprintf("%s:%d", hostOf(f.options.BrokerHost, id), port)
 		settings := map[string]string{
 			"broker.id":                        fmt.Sprint(id),
-			"listeners":                        fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", port),
-			"advertised.listeners":             fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", port),
+			"listeners":                        "PLAINTEXT://" + listener,
+			"advertised.listeners":             "PLAINTEXT://" + listener,
 			"zookeeper.connect":                f.ZooKeeperConnect(),
 			"log.dirs":                         filepath.Join(dir, "data"),
 			"offsets.topic.replication.factor": fmt.Sprint(min(3, f.options.Brokers)),
@@ -154,14 +166,14 @@ func (f *Fleet) configureBrokers(ports []int) error {
 		if err := writeProperties(file, settings); err != nil {
 			return err
 		}
-		f.Brokers = append(f.Brokers, f.node("broker", id, port, dir, file, f.options.BrokerProgram))
+		f.Brokers = append(f.Brokers, f.node("broker", id, listener, dir, file, f.options.BrokerProgram))
 	}
 	return nil
 }
 
-func (f *Fleet) node(role string, id, port int, dir, config string, choose func(id int) *Program) *Node {
+func (f *Fleet) node(role string, id int, addr, dir, config string, choose func(id int) *Program) *Node {
 	n := &Node{
-		Name: fmt.Sprintf("%s %d", role, id), ID: id, Addr: fmt.Sprintf("127.0.0.1:%d", port),
+		Name: fmt.Sprintf("%s %d", role, id), ID: id, Addr: addr,
 		role: role, config: config, logFile: filepath.Join(dir, "log"), dir: dir, fleet: f,
 	}
 	n.mu.program = Understudy(f.options.Binary, f.options.LogLevel)

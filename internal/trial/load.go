@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -27,7 +28,7 @@ type LoadConfig struct {
 	Bootstrap  []string
 	Topic      string
 	Partitions int32
-	// Replicas and MinInsync apply when the load creates the topic.
+	// Replicas and MinInsync apply when the load creates the topic: when it is missing.
 	Replicas  int16
 	MinInsync int
 	// Every is the pause between rounds; a round sends one record to each partition.
@@ -37,6 +38,9 @@ type LoadConfig struct {
 	Next func() ([]byte, error)
 	// Group is the consumer group; "" means "trial".
 	Group string
+	// Patience is how long the clients wait for an answer beyond what the request itself
+	// asks for; 0 means 2 s.
+	Patience time.Duration
 	// Logger receives what the clients complain of; nil drops it.
 	Logger *slog.Logger
 }
@@ -64,6 +68,9 @@ func StartLoad(ctx context.Context, config LoadConfig) (*Load, error) {
 	}
 	if config.Next == nil {
 		config.Next = generated()
+	}
+	if config.Patience == 0 {
+		config.Patience = 2 * time.Second
 	}
 	l := &Load{config: config, ledger: NewLedger(), marks: newMarks(config.Partitions), finished: make(chan struct{})}
 	if err := l.connect(); err != nil {
@@ -98,7 +105,7 @@ func (l *Load) connect() error {
 		kgo.RequestRetries(math.MaxInt32),
 		kgo.RetryTimeout(10 * time.Minute),
 		kgo.DialTimeout(time.Second),
-		kgo.RequestTimeoutOverhead(2 * time.Second),
+		kgo.RequestTimeoutOverhead(l.config.Patience),
 	}
 	var err error
 	l.producer, err = kgo.NewClient(append(common,
@@ -107,7 +114,7 @@ func (l *Load) connect() error {
 		kgo.ProducerLinger(0),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RecordRetries(math.MaxInt32),
-		kgo.ProduceRequestTimeout(5*time.Second),
+		kgo.ProduceRequestTimeout(l.config.Patience*5/2),
 		kgo.UnknownTopicRetries(-1),
 		kgo.MaxBufferedRecords(1<<20),
 	)...)
@@ -138,7 +145,7 @@ func (l *Load) createTopic(ctx context.Context) error {
 	if err == nil {
 		err = created.Err
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return fmt.Errorf("create topic %s: %w", l.config.Topic, err)
 	}
 	return nil

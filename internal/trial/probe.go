@@ -3,6 +3,7 @@ package trial
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"sync"
@@ -31,7 +32,8 @@ type Probe struct {
 	done   sync.WaitGroup
 }
 
-// StartProbe creates the topic, with all of the brokers as replicas of each partition.
+// StartProbe creates the topic if it is missing, with all of the brokers as replicas of each
+// partition.
 func StartProbe(ctx context.Context, bootstrap []string, topic string, partitions int32) (*Probe, error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap...), kgo.ClientID("trial-probe"),
 		kgo.RequestRetries(0), kgo.DialTimeout(probePatience), kgo.RequestTimeoutOverhead(2*probePatience))
@@ -44,7 +46,7 @@ func StartProbe(ctx context.Context, bootstrap []string, topic string, partition
 	if err == nil {
 		err = created.Err
 	}
-	if err == nil {
+	if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
 		var brokers kadm.Metadata
 		brokers, err = admin.BrokerMetadata(ctx)
 		p.ids = brokers.Brokers.NodeIDs()
