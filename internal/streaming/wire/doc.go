@@ -18,5 +18,7 @@
 // write. What one connection may have in flight is bounded: a client that sends more is not
 // read until it has been answered.
 //
-// Nothing is ever allocated by a length that was not checked against what really came in.
+// Nothing is ever allocated by a length that was not checked against what really came in:
+// frames grow as their bytes arrive, and a message's structure is walked over before kmsg
+// decodes it (structure.go).
 package wire

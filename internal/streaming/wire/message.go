@@ -40,10 +40,10 @@ func appendBody(dst []byte, request kmsg.Request) []byte {
 // readBody decodes the request's body. Byte fields (records, group metadata) alias body;
 // strings are copies.
 func readBody(request kmsg.Request, body []byte) error {
+	if err := checkRequest(request, body); err != nil {
+		return err
+	}
 	if request.Key() == keyStopReplica && request.GetVersion() >= 4 {
-		if len(body) < 9 {
-			return errShort
-		}
 		// The buffer belongs to this request, and this is the only reader of it.
 		fields := body[4:9]
 		flag := fields[0]
@@ -147,6 +147,9 @@ func readResponse(response kmsg.Response, rest []byte) error {
 		if rest, err = skipTags(rest); err != nil {
 			return err
 		}
+	}
+	if err := checkResponse(response, rest); err != nil {
+		return err
 	}
 	return response.ReadFrom(rest)
 }

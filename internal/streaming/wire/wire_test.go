@@ -319,64 +319,6 @@ func TestReadFrameGrowsWithItsBytes(t *testing.T) {
 	}
 }
 
-// hugeVarint reports whether kmsg might meet a number of tagged fields above 2^21 in a
-// message. It counts such a number down one by one even when the message has ended (v1.15.0,
-// internalReadTags), at worst for a minute; no length is allocated by it.
-func hugeVarint(message []byte) bool {
-	run := 0
-	for _, b := range message {
-		if run++; b < 0x80 {
-			run = 0
-		}
-		if run == 3 {
-			return true
-		}
-	}
-	return false
-}
-
-func FuzzServerDecode(f *testing.F) {
-	f.Add(appendRequest(nil, metadataRequest("t"), 1, "c")[4:])
-	stop := kmsg.NewPtrStopReplicaRequest()
-	stop.SetVersion(4)
-	f.Add(appendRequest(nil, stop, 1, "c")[4:])
-	f.Add([]byte{0, 3, 0, 9, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f})
-	server := NewServer(ServerOptions{})
-	for key := range int16(68) {
-		if template := kmsg.RequestForKey(key); template != nil {
-			server.Handle(key, 0, template.MaxVersion(), func(*Request) {})
-		}
-	}
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		c := &conn{server: server, wake: make(chan struct{}, 1)}
-		c.mu.room.L = &c.mu
-		request := &Request{conn: c}
-		if hugeVarint(frame) {
-			return
-		}
-		if err := c.decode(request, bytes.Clone(frame), ""); err != nil || request.Body == nil {
-			return
-		}
-		again := appendRequest(nil, request.Body, request.CorrelationID, request.ClientID)
-		second := &Request{conn: c}
-		if err := c.decode(second, again[4:], ""); err != nil {
-			t.Fatalf("decoding what was encoded: %v", err)
-		}
-	})
-}
-
-func FuzzClientDecode(f *testing.F) {
-	f.Add(int16(3), int16(12), []byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0})
-	f.Fuzz(func(t *testing.T, key, version int16, rest []byte) {
-		request := kmsg.RequestForKey(key)
-		if request == nil || version < 0 || version > request.MaxVersion() || hugeVarint(rest) {
-			return
-		}
-		request.SetVersion(version)
-		_ = readResponse(request.ResponseKind(), rest)
-	})
-}
-
 // A large buffer is kept while large responses come, and given up when they stop.
 func TestReusedBufferIsGivenUp(t *testing.T) {
 	var r reusedBuffer
