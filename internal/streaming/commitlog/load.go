@@ -50,6 +50,7 @@ func (l *Log) load(clean bool, recoveryPoint, start, highWatermark cluster.Offse
 	p.segments, p.activeSize, p.end = segments, active.size.Load(), end
 	p.start = max(start, segments[0].base)
 	p.highWatermark = min(max(highWatermark, p.start), p.end)
+	l.writer.owed = highWatermark
 	if !epochsKnown {
 		if err := l.rebuildEpochs(); err != nil {
 			return err

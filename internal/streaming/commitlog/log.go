@@ -51,6 +51,10 @@ type Log struct {
 		flushAsked    bool
 		unflushedMs   int64 // when the first of them was appended
 		namesSynced   bool  // the partition directory's own name
+		// owed is the high watermark that the checkpoint promised at start, while the log may
+		// be shorter; see LostTail.
+		owed  cluster.Offset
+		blank bool // made though the controller knows the partition, and nothing appended since
 		truncations   uint64
 		// dirty says that the files differ from what a clean close leaves.
 		dirty bool
@@ -164,6 +168,20 @@ func (l *Log) StartOffset() cluster.Offset { return l.view().start }
 // EndOffset is the next offset to be written.
 func (l *Log) EndOffset() cluster.Offset { return l.view().end }
 
+// LostTail reports whether the log is known to lack records that were committed: it ends
+// below the high watermark that was checkpointed before this process started, or it is empty
+// and was made anew for a partition that is not new. It is no longer so when a leader has
+// made this log a copy of its own, or it has become a leader's.
+func (l *Log) LostTail() bool {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	end := l.published.end
+	return end < l.writer.owed || l.writer.blank && end == l.published.start
+}
+
+// settleTailLocked ends LostTail.
+func (l *Log) settleTailLocked() { l.writer.owed, l.writer.blank = 0, false }
+
 // Size is the number of bytes in its segments.
 func (l *Log) Size() int64 {
 	now := l.view()
@@ -245,8 +263,12 @@ func (l *Log) LastStableOffset() cluster.Offset {
 	return p.highWatermark
 }
 
-// AssignEpoch notes that a leader epoch starts at an offset. It does not wait for the disk.
+// AssignEpoch notes that a leader epoch starts at an offset: this log is now the one that the
+// others follow. It does not wait for the disk.
 func (l *Log) AssignEpoch(epoch cluster.LeaderEpoch, start cluster.Offset) error {
+	l.writer.Lock()
+	l.settleTailLocked()
+	l.writer.Unlock()
 	if l.epochs.assign(epoch, start) {
 		l.background(l, choreFiles)
 	}
@@ -255,6 +277,17 @@ func (l *Log) AssignEpoch(epoch cluster.LeaderEpoch, start cluster.Offset) error
 
 // LatestEpoch is the newest epoch in the cache, or cluster.NoLeaderEpoch.
 func (l *Log) LatestEpoch() cluster.LeaderEpoch { return l.epochs.latest() }
+
+// LastEpoch is the leader epoch of the last record, whatever epochs have begun since without
+// one: of two logs of a partition the one with the larger pair of last epoch and end offset
+// holds every committed record that the other holds.
+func (l *Log) LastEpoch() (cluster.LeaderEpoch, cluster.Offset) {
+	now := l.view()
+	if now.end == now.start {
+		return l.epochs.latest(), now.end
+	}
+	return l.epochs.forOffset(now.end - 1), now.end
+}
 
 // EndOffsetForEpoch answers OffsetForLeaderEpoch: the largest known epoch not above the one
 // asked for, and where it ends; (NoLeaderEpoch, NoOffset) if unknown. See replication.md 5.

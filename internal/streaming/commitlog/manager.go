@@ -169,6 +169,17 @@ func (m *Manager) ClusterID() string {
 	return m.mu.identity.clusterID
 }
 
+// UncleanStop reports whether the last process did not close these logs cleanly, so that what
+// was not synced may be missing, or whether a log has lost its tail anyhow.
+func (m *Manager) UncleanStop() bool {
+	for _, d := range m.dirs {
+		if !d.cleanShutdown {
+			return true
+		}
+	}
+	return slices.ContainsFunc(m.All(), (*Log).LostTail)
+}
+
 // BrokerID is what the configuration or meta.properties says, or cluster.NoBroker.
 func (m *Manager) BrokerID() cluster.BrokerID {
 	m.mu.RLock()
@@ -279,6 +290,7 @@ func (m *Manager) createLocked(tp cluster.TopicPartition, isNew bool) (*Log, err
 	if err := l.load(false, 0, 0, 0); err != nil {
 		return nil, best.fail(err)
 	}
+	l.writer.blank = !isNew
 	m.mu.logs[tp] = l
 	best.logs++
 	return l, nil

@@ -432,3 +432,59 @@ func TestIdlePartitionsAreCheap(t *testing.T) {
 	}
 	runtime.KeepAlive(m)
 }
+
+// What a restart can tell of a log that has lost its tail.
+func TestLostTail(t *testing.T) {
+	mem := vfs.NewMem()
+	m := openManager(t, testConfig(mem, testDir))
+	if !m.UncleanStop() {
+		t.Error("an empty disk is not what a clean stop leaves")
+	}
+	l := openLog(t, m, DefaultLogConfig())
+	for range 3 {
+		mustAppend(t, l, batchOf(t, record.DefaultOptions(), 1, "v"))
+	}
+	l.SetHighWatermark(3)
+	if epoch, end := l.LastEpoch(); epoch != 1 || end != 3 || l.LostTail() {
+		t.Fatalf("last epoch %d, end %d, lost %v", epoch, end, l.LostTail())
+	}
+	if err := m.Close(true); err != nil {
+		t.Fatal(err)
+	}
+
+	m = openManager(t, testConfig(mem, testDir))
+	if m.UncleanStop() || m.Get(testPartition).LostTail() {
+		t.Error("a clean stop is taken for an unclean one")
+	}
+	if err := m.Close(false); err != nil {
+		t.Fatal(err)
+	}
+
+	path := filepath.Join(testDir, testPartition.String(), offsetName(0, logSuffix))
+	cut := func(size int64) {
+		file, err := mem.OpenFile(path)
+		if err == nil {
+			err = errors.Join(file.Truncate(size), file.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole, err := mem.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut(whole.Size() - 1)
+	m = openManager(t, testConfig(mem, testDir))
+	l = m.Get(testPartition)
+	if !m.UncleanStop() || !l.LostTail() || l.EndOffset() != 2 {
+		t.Fatalf("unclean %v, lost %v, end %d", m.UncleanStop(), l.LostTail(), l.EndOffset())
+	}
+	if err := l.AssignEpoch(2, 2); err != nil || l.LostTail() {
+		t.Errorf("a leader's log lacks nothing: %v", err)
+	}
+	other, err := m.GetOrCreate(cluster.TopicPartition{Topic: "other"}, cluster.TopicID{2}, DefaultLogConfig(), false)
+	if err != nil || !other.LostTail() {
+		t.Errorf("an empty log of a partition that is not new: %v", err)
+	}
+}

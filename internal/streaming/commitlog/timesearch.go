@@ -34,6 +34,9 @@ func (l *Log) OffsetForTimestamp(timestampMs int64) (found TimestampOffset, ok b
 			continue
 		}
 		found, ok, err = l.searchSegment(s, now, i, timestampMs)
+		if errors.Is(err, errForgotten) {
+			continue // the same, a moment later
+		}
 		if ok || err != nil {
 			return found, ok, err
 		}

@@ -78,6 +78,7 @@ func (l *Log) truncateLocked(offset cluster.Offset) error {
 	p.highWatermark = min(p.highWatermark, end)
 	p.Unlock()
 	l.hints.clear()
+	l.settleTailLocked()
 	l.writer.truncations++
 	l.writer.dirty = true
 	l.lowerSynced(end)
@@ -207,6 +208,7 @@ func (l *Log) restartLocked(offset cluster.Offset) error {
 	p.hasUnstable = false
 	p.Unlock()
 	l.hints.clear()
+	l.settleTailLocked()
 	l.writer.truncations++
 	l.writer.dirty = true
 	l.lowerSynced(offset)
