@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -57,7 +58,7 @@ func newClient(w *world, index, partition int, producer bool) *client {
 
 func (c *client) begin() {
 	if c.producer {
-		c.w.after(c.w.between(0, 50*time.Millisecond), c.produceMore)
+		c.w.after(c.w.between(0, 50*time.Millisecond), c.produce)
 	} else {
 		c.w.after(c.w.between(0, 50*time.Millisecond), c.read)
 	}
@@ -94,26 +95,32 @@ func (c *client) refresh(then func()) {
 	})
 }
 
-// produceMore adds batches now and then, and sends what may be sent.
-func (c *client) produceMore() {
+// offer gives the producer some batches to send, as far as it takes them.
+func (c *client) offer(count int, chance *rand.Rand) {
+	for range count {
+		if len(c.window) >= 2*windowMax || c.stuck {
+			return
+		}
+		b := &batch{sequence: c.next}
+		for range 1 + chance.IntN(3) {
+			c.serial++
+			b.values = append(b.values, fmt.Sprintf("%d/%d", c.node, c.serial))
+		}
+		c.next += int32(len(b.values))
+		c.window = append(c.window, b)
+	}
+	c.send()
+}
+
+// produce sends what may be sent, again and again.
+func (c *client) produce() {
 	w := c.w
 	if c.stuck {
 		return
 	}
-	if !w.calm {
-		for len(c.window) < 2*windowMax && w.chance.IntN(3) > 0 {
-			b := &batch{sequence: c.next}
-			for range 1 + w.chance.IntN(3) {
-				c.serial++
-				b.values = append(b.values, fmt.Sprintf("%d/%d", c.node, c.serial))
-			}
-			c.next += int32(len(b.values))
-			c.window = append(c.window, b)
-		}
-	}
 	c.send()
 	if !w.calm || len(c.window) > 0 {
-		w.after(w.between(2*time.Millisecond, 60*time.Millisecond), c.produceMore)
+		w.after(w.between(5*time.Millisecond, 60*time.Millisecond), c.produce)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,19 @@ func (w *world) begin() {
 			c.begin()
 		}
 	}
-	w.after(time.Second, w.fault)
+	for _, a := range w.schedule {
+		w.at(a.at, func() { w.perform(a) })
+	}
+}
+
+const clientsEach = 3 // of a partition: two producers, a reader
+
+func (c *config) clients() int   { return clientsEach * c.partitions }
+func (c *config) producers() int { return (clientsEach - 1) * c.partitions }
+
+// producerAt is the place of a producer among the clients.
+func (w *world) producerAt(producer int) int {
+	return producer/(clientsEach-1)*clientsEach + producer%(clientsEach-1)
 }
 
 // createTopic writes what an administrator would.
@@ -54,70 +67,6 @@ func (w *world) createTopic() {
 	if err := reg.CreateTopics(context.Background(), []registry.NewTopic{{Name: topic, Assignment: assignment}})[0]; err != nil {
 		panic(err)
 	}
-}
-
-// fault does one bad thing and comes back.
-func (w *world) fault() {
-	if w.calm {
-		return
-	}
-	w.after(w.between(w.config.faultEvery/4, w.config.faultEvery*2), w.fault)
-	if w.check.fragile() {
-		return
-	}
-	b := w.brokers[w.chance.IntN(len(w.brokers))]
-	switch w.chance.IntN(9) {
-	case 0, 1:
-		if w.config.kills {
-			w.killSomehow(b)
-		}
-	case 2:
-		if w.config.pauses {
-			b.pause(w.between(20*time.Millisecond, 1500*time.Millisecond))
-		}
-	case 3, 4:
-		if w.config.cuts {
-			w.cutSomewhere()
-		}
-	case 6:
-		if w.config.meddling {
-			w.trace("meddle", "somebody deletes /controller")
-			w.coordinator.as(w.admin).Execute(context.Background(), nil, []registry.Op{{Kind: registry.OpDelete, Path: registry.PathController, Version: registry.AnyVersion}})
-		}
-	case 7:
-		if w.config.stops && b.registered && !b.paused && !b.expired {
-			b.stop(3)
-		}
-	case 8:
-		if w.config.moves {
-			w.move()
-		}
-	case 5:
-		if w.config.expiry {
-			if s := w.coordinator.sessions[b.session]; s != nil && b.up {
-				w.coordinator.expire(s, "by chance")
-			}
-		}
-	}
-}
-
-func (w *world) killSomehow(b *broker) {
-	if !b.up {
-		return
-	}
-	if w.config.durable && w.oneIn(2) {
-		w.trace("blackout", "all brokers lose their power")
-		for _, b := range w.brokers {
-			b.kill(true)
-		}
-		return
-	}
-	power := w.config.power && w.oneIn(2) && w.check.mayLosePower(b)
-	if w.oneIn(2) && !b.paused {
-		b.dieAt, b.dieByPower = b.diskOps+1+w.chance.IntN(40), power
-		return
-	}
-	b.kill(power)
 }
 
 func (b *broker) pause(d time.Duration) {
@@ -145,23 +94,7 @@ func (b *broker) pause(d time.Duration) {
 	})
 }
 
-func (w *world) cutSomewhere() {
-	from := node(1 + w.chance.IntN(len(w.brokers)))
-	to := node(w.chance.IntN(len(w.brokers) + 1)) // the coordinator, or a broker
-	if w.oneIn(4) {
-		to = firstClient + node(w.chance.IntN(len(w.clients)))
-	}
-	if from == to {
-		return
-	}
-	cuts := [][2]node{{from, to}}
-	switch w.chance.IntN(3) {
-	case 0:
-		cuts = append(cuts, [2]node{to, from})
-	case 1:
-		cuts[0] = [2]node{to, from}
-	}
-	d := w.between(50*time.Millisecond, 2*time.Second)
+func (w *world) cut(cuts [][2]node, d time.Duration) {
 	w.trace("cut", "%v for %v", cuts, d)
 	for _, cut := range cuts {
 		w.network.cut[cut] = true
@@ -171,6 +104,11 @@ func (w *world) cutSomewhere() {
 			delete(w.network.cut, cut)
 		}
 	})
+}
+
+func (w *world) meddle() {
+	w.trace("meddle", "somebody deletes /controller")
+	w.coordinator.as(w.admin).Execute(context.Background(), nil, []registry.Op{{Kind: registry.OpDelete, Path: registry.PathController, Version: registry.AnyVersion}})
 }
 
 // heal ends all faults.
@@ -184,10 +122,9 @@ func (w *world) heal() {
 }
 
 // move asks for a partition's replicas in another order or at other brokers.
-func (w *world) move() {
-	p := w.check.parts[w.chance.IntN(len(w.check.parts))]
+func (w *world) move(p *partitionTruth, chance *rand.Rand) {
 	var replicas []int32
-	for _, at := range w.chance.Perm(len(w.brokers))[:w.config.factor] {
+	for _, at := range chance.Perm(len(w.brokers))[:w.config.factor] {
 		replicas = append(replicas, int32(at+1))
 	}
 	for _, b := range w.brokers {

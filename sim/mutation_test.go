@@ -178,7 +178,7 @@ func TestMutations(t *testing.T) {
 			}
 			program := m.build(t, root)
 			began := time.Now()
-			out, err := exec.Command(program, "-seeds", "1000", "-from", strconv.FormatUint(from, 10)).Output()
+			out, err := exec.Command(program, "-world", "streaming", "-seeds", "1000", "-from", strconv.FormatUint(from, 10)).Output()
 			if err == nil {
 				t.Fatalf("not caught within 1,000 seeds from %d: %s", from, m.because)
 			}

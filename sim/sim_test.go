@@ -4,21 +4,28 @@ import (
 	"bytes"
 	"testing"
 	"time"
+
+	"understudy/sim/shrink"
 )
 
 // failedSeeds ever showed a violation, of the cores or of the simulator itself. What a seed
 // leads to changes with the simulator; a bug keeps a test of its own where it was fixed.
-var failedSeeds = []uint64{
-	3, 8, 28, 34, 52, 75, 125, 825054084,
-	6000168, 6000732, 6000857, 6001068, // bounced brokers at a failover of the controller
-	3000015, 3000078, 3000338, 4000515, 5000215, 7000008,
-	1000005, 1000026, 1000126, 1000240, 1000421, 1000496, 1001030, 1001384, 1001494,
+var failedSeeds = map[string][]uint64{
+	"streaming": {
+		3, 8, 28, 34, 52, 75, 125, 825054084,
+		6000168, 6000732, 6000857, 6001068, // bounced brokers at a failover of the controller
+		3000015, 3000078, 3000338, 4000515, 5000215, 7000008,
+		1000005, 1000026, 1000126, 1000240, 1000421, 1000496, 1001030, 1001384, 1001494,
+	},
 }
 
 func TestSeedsThatFailed(t *testing.T) {
-	for _, seed := range failedSeeds {
-		if failure, _ := run(seed, nil, 1); failure != nil {
-			t.Errorf("seed %d commit %s: %v\n    go run ./sim -seed %d", seed, commit(), failure, seed)
+	for i := range simulations {
+		s := &simulations[i]
+		for _, seed := range failedSeeds[s.name] {
+			if r := s.run(seed, nil, 1); r.invariant != "" {
+				t.Error(s.failure(seed, 1, r))
+			}
 		}
 	}
 }
@@ -30,21 +37,41 @@ func TestFreshSeeds(t *testing.T) {
 	if testing.Short() {
 		seeds = 50
 	}
-	t.Logf("starting seed %d", from)
-	total := report{}
-	for began := time.Now(); total.runs < seeds && time.Since(began) < 40*time.Second; {
-		next := runMany(from+uint64(total.runs), 25, 2, 1, true)
-		for _, failure := range next.failures {
-			t.Error(failure)
-		}
-		total.runs += next.runs
-		total.steps += next.steps
-		total.committed += next.committed
-		total.stuck += next.stuck
+	for i := range simulations {
+		s := &simulations[i]
+		t.Run(s.name, func(t *testing.T) {
+			t.Logf("starting seed %d", from)
+			total := report{counts: map[string]int{}}
+			for began := time.Now(); total.runs < seeds && time.Since(began) < 25*time.Second; {
+				next := s.runMany(from+uint64(total.runs), 20, 2, 1, true)
+				for _, failure := range next.failures {
+					t.Error(failure)
+				}
+				total.add(result{steps: next.steps, counts: next.counts})
+				total.runs += next.runs - 1
+			}
+			t.Logf("%d seeds, %d steps%s", total.runs, total.steps, total.done())
+			if s.name == "streaming" && total.counts["records committed"] < total.runs*100 {
+				t.Errorf("only %d records were committed in %d runs: the simulation does not do much", total.counts["records committed"], total.runs)
+			}
+		})
 	}
-	t.Logf("%d seeds, %d steps, %d records committed, %d producers given up", total.runs, total.steps, total.committed, total.stuck)
-	if total.committed < total.runs*100 {
-		t.Errorf("only %d records were committed in %d runs: the simulation does not do much", total.committed, total.runs)
+}
+
+// TestShrinking plants a failure that two actions make together.
+func TestShrinking(t *testing.T) {
+	_, schedule := configOf(5, 1)
+	if len(schedule) < 50 {
+		t.Fatalf("only %d actions", len(schedule))
+	}
+	got := shrink.Minimise(schedule, func(some []action) bool {
+		w := newWorld(5, nil, 1)
+		w.schedule = some
+		_ = w.run()
+		return w.clients[0].serial > 10 // it takes a few offers
+	})
+	if len(got) < 2 || len(got) > 10 {
+		t.Errorf("%d of %d actions left: %v", len(got), len(schedule), got)
 	}
 }
 

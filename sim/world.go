@@ -14,15 +14,16 @@ import (
 
 // world is one simulated cluster and its clock.
 type world struct {
-	seed   uint64
-	config config
-	chance *rand.Rand
-	now    time.Duration
-	queue  eventQueue
-	serial uint64
-	steps  int
-	out    io.Writer // trace; nil: none
-	logger *slog.Logger
+	seed     uint64
+	config   config
+	schedule []action
+	chance   *rand.Rand
+	now      time.Duration
+	queue    eventQueue
+	serial   uint64
+	steps    int
+	out      io.Writer // trace; nil: none
+	logger   *slog.Logger
 
 	coordinator *coordinator
 	brokers     []*broker
@@ -96,14 +97,21 @@ type violation struct {
 	step      int
 }
 
-func (v *violation) Error() string {
-	return fmt.Sprintf("%s: %s (at %v, step %d)", v.invariant, v.text, v.at, v.step)
+func (v *violation) describe() string {
+	return fmt.Sprintf("%s (at %v, step %d)", v.text, v.at, v.step)
+}
+
+// configOf is what a seed decides before its run begins.
+func configOf(seed uint64, scale float64) (config, []action) {
+	chance := rand.New(rand.NewPCG(seed, 0xc0f1))
+	c := drawConfig(chance)
+	c.duration = time.Duration(float64(c.duration) * scale)
+	return c, c.draw(chance)
 }
 
 func newWorld(seed uint64, out io.Writer, scale float64) *world {
 	w := &world{seed: seed, chance: rand.New(rand.NewPCG(seed, 0x5eed)), out: out, logger: slog.New(slog.DiscardHandler)}
-	w.config = drawConfig(w.chance)
-	w.config.duration = time.Duration(float64(w.config.duration) * scale)
+	w.config, w.schedule = configOf(seed, scale)
 	if out != nil {
 		w.logger = slog.New(&traceHandler{w: w})
 		w.trace("config", "%+v", w.config)
@@ -117,6 +125,11 @@ func newWorld(seed uint64, out io.Writer, scale float64) *world {
 // run simulates a cluster to its end and returns the invariant that failed, or nil.
 func run(seed uint64, out io.Writer, scale float64) (failure *violation, w *world) {
 	w = newWorld(seed, out, scale)
+	return w.run(), w
+}
+
+// run is the whole life of a world.
+func (w *world) run() (failure *violation) {
 	defer func() {
 		if raised := recover(); raised != nil {
 			if _, ok := raised.(beyondModel); ok {
@@ -129,7 +142,7 @@ func run(seed uint64, out io.Writer, scale float64) (failure *violation, w *worl
 				v = &violation{"panic", fmt.Sprintf("%v\n%s", raised, debug.Stack()), w.now, w.steps}
 			}
 			failure = v
-			w.trace("VIOLATION", "%v", v)
+			w.trace("VIOLATION", "%s: %s", v.invariant, v.describe())
 		}
 	}()
 	w.begin()
@@ -137,7 +150,7 @@ func run(seed uint64, out io.Writer, scale float64) (failure *violation, w *worl
 	w.heal()
 	w.advance(w.config.duration + 20*time.Second)
 	w.check.final()
-	return nil, w
+	return nil
 }
 
 func (w *world) advance(until time.Duration) {
