@@ -230,7 +230,7 @@ func (a *applier) maybeSnapshot() {
 	frozen := m.machine.Freeze()
 	m.treeMu.Unlock()
 	id := wal.SnapshotID{Index: a.applied.Load(), Term: a.term.Load()}
-	m.wg.Go(func() {
+	m.beside(func() {
 		defer m.snapshotting.Store(false)
 		m.saveSnapshot(id, frozen)
 	})

@@ -55,6 +55,13 @@ type Config struct {
 	// stalledAfter is when requests that were sent to the leader and do not come back applied
 	// are sent again (1 s).
 	stalledAfter time.Duration
+	// now is the clock; its differences do not follow changes of the wall clock. wall reads the
+	// wall clock at a time that now gave. nil are the machine's.
+	now          func() time.Time
+	wall         func(now time.Time) time.Time
+	segmentBytes int64 // of the log; 0 is its default
+	// stepped: no goroutine is started, see Stepped.
+	stepped bool
 }
 
 // Observer hears what was applied. Applied and Reset are called by the apply loop under the
@@ -155,6 +162,12 @@ func (c *Config) complete() error {
 	setDefault(&c.ContainerCheckInterval, time.Minute)
 	setDefault(&c.ContainerMaxPerCheck, 10_000)
 	setDefault(&c.stalledAfter, time.Second)
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if c.wall == nil {
+		c.wall = func(now time.Time) time.Time { return now }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}

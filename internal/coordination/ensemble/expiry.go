@@ -34,7 +34,7 @@ type touchShard struct {
 }
 
 func newSessions(m *Member) *sessions {
-	s := &sessions{m: m, start: time.Now(), wake: newMailbox[func()]()}
+	s := &sessions{m: m, start: m.config.now(), wake: newMailbox[func()]()}
 	for i := range s.touches {
 		s.touches[i].seen = make(map[sessionID]time.Duration)
 	}
@@ -42,7 +42,7 @@ func newSessions(m *Member) *sessions {
 }
 
 // now is the monotonic time that the clock counts in.
-func (s *sessions) now() time.Duration { return time.Since(s.start) }
+func (s *sessions) now() time.Duration { return s.m.config.now().Sub(s.start) }
 
 func (s *sessions) shard(id sessionID) *touchShard {
 	return &s.touches[(uint64(id)*0x9E3779B97F4A7C15)>>60]
@@ -78,10 +78,15 @@ func (s *sessions) run(stop <-chan struct{}) {
 		case <-reap.C:
 			s.reap()
 		case <-s.wake.wake:
-			for _, f := range s.wake.take() {
-				f()
-			}
+			s.takeChanges()
 		}
+	}
+}
+
+// takeChanges carries out what was queued for the clock.
+func (s *sessions) takeChanges() {
+	for _, f := range s.wake.take() {
+		f()
 	}
 }
 
@@ -115,7 +120,7 @@ func (s *sessions) report() {
 		s.touched(touches)
 		return
 	}
-	if !s.m.transport.send(view.leader, encodedFrame(frameTouches, appendTouches(nil, touches))) {
+	if !s.m.carrier.send(view.leader, encodedFrame(frameTouches, appendTouches(nil, touches))) {
 		s.keep(seen)
 	}
 }
@@ -298,7 +303,7 @@ func (s *sessions) reap() {
 	}
 	var requests []znode.Request
 	s.m.View(func(machine *znode.Machine) {
-		for _, path := range machine.ReapCandidates(time.Now().UnixMilli(), s.m.config.ContainerMaxPerCheck) {
+		for _, path := range machine.ReapCandidates(s.m.config.wall(s.m.config.now()).UnixMilli(), s.m.config.ContainerMaxPerCheck) {
 			requests = append(requests, znode.Request{Kind: znode.KindDeleteContainer, Path: path})
 		}
 	})

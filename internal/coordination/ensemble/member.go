@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -34,8 +35,10 @@ type Member struct {
 	applier   *applier
 	writer    *logWriter
 	sessions  *sessions
-	transport *transport
+	transport *transport // nil in a Stepped
+	carrier   carrier    // the transport, as far as it sends
 	loop      *loop
+	beside    func(func()) // runs what takes long beside the rest
 
 	events    *mailbox[event]
 	barriers  *mailbox[func(bool)]
@@ -67,6 +70,15 @@ type raftView struct {
 	state  raft.StateType
 }
 
+// carrier takes frames to other members: the transport, or whoever steps the member.
+type carrier interface {
+	// send queues a frame for a peer; false if there is no stream or no room.
+	send(to znode.MemberID, body frameBody) bool
+	// sendSnapshot sends a snapshot's frame and file, outside the streams, and calls done once
+	// with what came of it.
+	sendSnapshot(to znode.MemberID, frame []byte, body io.Reader, patience time.Duration, done func(error))
+}
+
 // Start opens the data directory, recovers the tree from snapshot and log, and joins the
 // others. It returns as soon as the state is recovered; Serving tells when there is a leader.
 func Start(ctx context.Context, config Config) (*Member, error) {
@@ -76,13 +88,8 @@ func Start(ctx context.Context, config Config) (*Member, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m := &Member{
-		config: config, logger: config.Logger, observer: config.Observer,
-		events: newMailbox[event](), barriers: newMailbox[func(bool)](), inbound: make(chan inbound, 1024),
-		stopping: make(chan struct{}), done: make(chan struct{}),
-	}
-	m.view.Store(&raftView{})
-	m.serving.changes = newMailbox[bool]()
+	m := newMember(config)
+	m.beside = m.wg.Go
 	listener, err := m.listen()
 	if err != nil {
 		return nil, err
@@ -96,6 +103,20 @@ func Start(ctx context.Context, config Config) (*Member, error) {
 	m.start(listener)
 	return m, nil
 }
+
+func newMember(config Config) *Member {
+	m := &Member{
+		config: config, logger: config.Logger, observer: config.Observer,
+		events: newMailbox[event](), barriers: newMailbox[func(bool)](), inbound: make(chan inbound, inboundMax),
+		stopping: make(chan struct{}), done: make(chan struct{}),
+	}
+	m.view.Store(&raftView{})
+	m.serving.changes = newMailbox[bool]()
+	return m
+}
+
+// inboundMax is how many frames wait for the raft loop before the streams are no longer read.
+const inboundMax = 1024
 
 // listen opens the raft port first: a port in use is the likeliest mistake, and nothing must
 // have been touched by then.
@@ -119,7 +140,8 @@ func (m *Member) recover() (err error) {
 	}
 	m.log, err = wal.Open(wal.Options{
 		Dir: m.config.Dir, FS: m.config.FS, Identity: identity,
-		CacheBytes: m.config.CacheBytes, Logger: m.logger,
+		CacheBytes: m.config.CacheBytes, SegmentBytes: m.config.segmentBytes, Logger: m.logger,
+		Now: func() time.Time { return m.config.wall(m.config.now()) }, Stepped: m.config.stepped,
 	})
 	if err != nil {
 		return err
@@ -141,9 +163,12 @@ func (m *Member) recover() (err error) {
 		restore: func(id wal.SnapshotID) { m.applier.put(applyItem{restore: &id}) },
 	}
 	m.sessions = newSessions(m)
-	m.transport = newTransport(m.config.ID, m.config.Peers, m.log.Incarnation(), m.logger, m)
-	m.transport.seam = m.config.seam
-	m.transport.stallAfter = max(time.Second, time.Duration(m.config.SyncLimit)*m.config.TickTime)
+	if m.carrier == nil {
+		m.transport = newTransport(m.config.ID, m.config.Peers, m.log.Incarnation(), m.logger, m)
+		m.transport.seam = m.config.seam
+		m.transport.stallAfter = max(time.Second, time.Duration(m.config.SyncLimit)*m.config.TickTime)
+		m.carrier = m.transport
+	}
 	node, err := raft.NewRawNode(&raft.Config{
 		ID: uint64(m.config.ID), ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
 		Storage: m.log, Applied: id.Index, AsyncStorageWrites: true,
@@ -263,7 +288,11 @@ func (m *Member) Status() Status {
 // askLoop fills in what only the raft loop knows.
 func (m *Member) askLoop(s *Status) {
 	answered := make(chan Status, 1)
-	m.events.put(func(l *loop) { answered <- l.status() })
+	if m.config.stepped {
+		answered <- m.loop.status()
+	} else {
+		m.events.put(func(l *loop) { answered <- l.status() })
+	}
 	select {
 	case a := <-answered:
 		s.CommittedIndex, s.Followers, s.SyncedFollowers, s.Peers = a.CommittedIndex, a.Followers, a.SyncedFollowers, a.Peers
@@ -326,7 +355,7 @@ func (m *Member) Err() error {
 
 // Addr is the raft listener's address, "" when standalone.
 func (m *Member) Addr() string {
-	if m.transport.listener == nil {
+	if m.transport == nil || m.transport.listener == nil {
 		return ""
 	}
 	return m.transport.listener.Addr().String()
@@ -423,51 +452,58 @@ func (m *Member) toRaft(messages []*pb.Message) {
 }
 
 func (m *Member) toPeer(message *pb.Message) {
-	m.transport.send(znode.MemberID(message.GetTo()), raftFrame(message))
+	m.carrier.send(znode.MemberID(message.GetTo()), raftFrame(message))
 }
 
 // frame takes a frame from another member, on its stream's goroutine.
 func (m *Member) frame(from znode.MemberID, t frameType, payload []byte) error {
-	in := inbound{from: from}
-	switch t {
-	case frameRaft:
-		message, err := parseRaft(payload, from, m.config.ID)
-		if err != nil {
-			return err
-		}
-		if message.GetType() == pb.MsgSnap {
-			return errors.New("a MsgSnap outside a snapshot stream")
-		}
-		in.message = message
-	case frameForward:
-		f, err := parseForward(payload, from)
-		if err != nil {
-			return err
-		}
-		in.forward = &f
-	case frameRefused:
-		term, err := parseRefused(payload)
-		if err != nil {
-			return err
-		}
-		m.events.put(func(l *loop) { l.cursor.refusedBy(l, from, term) })
-		return nil
-	case frameTouches:
-		touches, err := parseTouches(payload)
-		if err != nil {
-			return err
-		}
-		m.sessions.touched(touches)
-		return nil
-	default:
-		return fmt.Errorf("frame type %d is not known", t)
+	in, err := m.takeFrame(from, t, payload)
+	if err != nil || in == nil {
+		return err
 	}
 	select {
-	case m.inbound <- in:
+	case m.inbound <- *in:
 		return nil
 	case <-m.stopping:
 		return ErrStopped
 	}
+}
+
+// takeFrame decodes a frame and deals with it, or returns what is to be queued for the raft
+// loop.
+func (m *Member) takeFrame(from znode.MemberID, t frameType, payload []byte) (*inbound, error) {
+	switch t {
+	case frameRaft:
+		message, err := parseRaft(payload, from, m.config.ID)
+		if err != nil {
+			return nil, err
+		}
+		if message.GetType() == pb.MsgSnap {
+			return nil, errors.New("a MsgSnap outside a snapshot stream")
+		}
+		return &inbound{from: from, message: message}, nil
+	case frameForward:
+		f, err := parseForward(payload, from)
+		if err != nil {
+			return nil, err
+		}
+		return &inbound{from: from, forward: &f}, nil
+	case frameRefused:
+		term, err := parseRefused(payload)
+		if err != nil {
+			return nil, err
+		}
+		m.events.put(func(l *loop) { l.cursor.refusedBy(l, from, term) })
+		return nil, nil
+	case frameTouches:
+		touches, err := parseTouches(payload)
+		if err != nil {
+			return nil, err
+		}
+		m.sessions.touched(touches)
+		return nil, nil
+	}
+	return nil, fmt.Errorf("frame type %d is not known", t)
 }
 
 func (m *Member) linkChanged(e linkEvent) {

@@ -39,6 +39,7 @@ type loop struct {
 	handover   *handover
 	lostLogAt  time.Time               // when a member without its log was last noticed
 	unreported map[znode.MemberID]bool // peers with a dropped message, told to raft once per round
+	beforeTick func()                  // Stepped's, else nil
 }
 
 // link is what the loop knows of a peer's streams.
@@ -69,14 +70,14 @@ type inbound struct {
 	from      znode.MemberID
 	message   *pb.Message
 	forward   *forwarded
-	delivered chan<- struct{}
+	delivered func() // if given, called once raft has it
 }
 
 func newLoop(m *Member, node *raft.RawNode) *loop {
 	l := &loop{
 		m: m, node: node, peers: make(map[znode.MemberID]*link), intake: make(map[znode.MemberID]taken),
 		random:     rand.New(rand.NewPCG(m.log.Incarnation(), uint64(m.config.ID))),
-		unreported: make(map[znode.MemberID]bool), quorum: true, now: time.Now(),
+		unreported: make(map[znode.MemberID]bool), quorum: true, now: m.config.now(),
 	}
 	for id := range m.config.Peers {
 		if id != m.config.ID {
@@ -94,10 +95,7 @@ func (l *loop) run(stop <-chan struct{}) {
 	defer ticker.Stop()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	if l.alone() {
-		l.campaignNow()
-		l.ready()
-	}
+	l.begin()
 	for {
 		timer.Reset(l.wait())
 		select {
@@ -105,23 +103,42 @@ func (l *loop) run(stop <-chan struct{}) {
 			l.barriers.fail()
 			return
 		case <-ticker.C:
-			l.now = time.Now()
-			l.tick()
+			l.round(true, nil)
 		case in := <-l.m.inbound:
-			l.now = time.Now()
-			l.takeEvents() // what is known of a stream comes before what it brings
-			l.receive(in)
+			l.round(false, &in)
 		case <-l.m.events.wake:
-			l.now = time.Now()
+			l.round(false, nil)
 		case <-timer.C:
-			l.now = time.Now()
+			l.round(false, nil)
 		}
-		l.drain()
-		l.barriers.next(l)
-		l.campaignIfDue()
-		l.propose()
+	}
+}
+
+// begin lets a lone member elect itself at once.
+func (l *loop) begin() {
+	if l.alone() {
+		l.campaignNow()
 		l.ready()
 	}
+}
+
+// round is one turn of the loop, for whatever woke it: a tick, a frame from a peer, or an
+// event or a time that is due. It takes everything else that has come meanwhile, too, so that
+// one Ready serves it all.
+func (l *loop) round(ticked bool, first *inbound) {
+	l.now = l.m.config.now()
+	if ticked {
+		l.tick()
+	}
+	if first != nil {
+		l.takeEvents() // what is known of a stream comes before what it brings
+		l.receive(*first)
+	}
+	l.drain()
+	l.barriers.next(l)
+	l.campaignIfDue()
+	l.propose()
+	l.ready()
 }
 
 // raftFailure is what raft's logger panics with: a broken log or a broken invariant of the
@@ -149,7 +166,7 @@ func (l *loop) wait() time.Duration {
 	if due.IsZero() {
 		return time.Hour
 	}
-	return max(0, time.Until(due))
+	return max(0, due.Sub(l.m.config.now()))
 }
 
 // drain takes what has come in meanwhile, in bounded amounts, so that one Ready serves many.
@@ -176,6 +193,9 @@ func (l *loop) takeEvents() {
 }
 
 func (l *loop) tick() {
+	if l.beforeTick != nil {
+		l.beforeTick()
+	}
 	l.node.Tick()
 	l.checkQuorum()
 	l.cursor.check(l)
@@ -209,7 +229,7 @@ func (l *loop) receive(in inbound) {
 	}
 	l.step(in.message)
 	if in.delivered != nil {
-		close(in.delivered)
+		in.delivered()
 	}
 }
 
@@ -311,7 +331,7 @@ func (l *loop) dispatch(m *pb.Message) {
 	case m.GetType() == pb.MsgSnap:
 		l.m.sendSnapshot(m)
 	default:
-		if !l.m.transport.send(znode.MemberID(m.GetTo()), raftFrame(m)) && m.GetType() == pb.MsgApp {
+		if !l.m.carrier.send(znode.MemberID(m.GetTo()), raftFrame(m)) && m.GetType() == pb.MsgApp {
 			l.unreported[znode.MemberID(m.GetTo())] = true
 		}
 	}
@@ -359,10 +379,12 @@ func (l *loop) changeSessions(isLeader bool) {
 		return
 	}
 	var dead []znode.MemberID
-	for id, p := range l.peers {
-		p.heard = l.now
-		if p.dead() {
-			dead = append(dead, id)
+	for _, id := range memberIDs(l.m.config.Peers) {
+		if p := l.peers[id]; p != nil {
+			p.heard = l.now
+			if p.dead() {
+				dead = append(dead, id)
+			}
 		}
 	}
 	l.quorum = true
@@ -556,7 +578,7 @@ func (l *loop) forwardOwn() {
 			return
 		}
 		frame := appendForward(nil, l.term, batch.Append(nil))
-		if !l.m.transport.send(l.leader, encodedFrame(frameForward, frame)) {
+		if !l.m.carrier.send(l.leader, encodedFrame(frameForward, frame)) {
 			l.cursor.pause(l.now)
 			return
 		}
@@ -595,12 +617,12 @@ func (l *loop) takeForward(from znode.MemberID, f *forwarded) {
 func (l *loop) forgetIntake(origin znode.MemberID) { delete(l.intake, origin) }
 
 func (l *loop) refuse(to znode.MemberID, term uint64) {
-	l.m.transport.send(to, encodedFrame(frameRefused, appendRefused(nil, term)))
+	l.m.carrier.send(to, encodedFrame(frameRefused, appendRefused(nil, term)))
 }
 
 // proposeBatch stamps the leader's time into an encoded batch and proposes it.
 func (l *loop) proposeBatch(encoded []byte, requests []znode.Request) bool {
-	l.lastStamp = max(l.lastStamp, l.now.UnixMilli())
+	l.lastStamp = max(l.lastStamp, l.m.config.wall(l.now).UnixMilli())
 	znode.StampTime(encoded, l.lastStamp)
 	if err := l.node.Propose(encoded); err != nil {
 		return false

@@ -17,7 +17,7 @@ import (
 // saveSnapshot writes a frozen tree and forgets the log before it, but for a tail for members
 // that are a little behind. It runs beside apply.
 func (m *Member) saveSnapshot(id wal.SnapshotID, frozen *znode.Snapshot) {
-	begin := time.Now()
+	begin := m.config.now()
 	err := m.log.SaveSnapshot(id, func(w io.Writer) error {
 		_, err := frozen.WriteTo(w)
 		return err
@@ -32,7 +32,7 @@ func (m *Member) saveSnapshot(id wal.SnapshotID, frozen *znode.Snapshot) {
 		}
 		return
 	}
-	m.logger.Info("snapshot saved", "index", id.Index, "term", id.Term, "took", time.Since(begin).Round(time.Millisecond))
+	m.logger.Info("snapshot saved", "index", id.Index, "term", id.Term, "took", m.config.now().Sub(begin).Round(time.Millisecond))
 }
 
 // readSnapshot builds a tree from a snapshot on disk.
@@ -54,67 +54,87 @@ func (m *Member) readSnapshot(id wal.SnapshotID) (*znode.Machine, error) {
 // for, which serves as well.
 func (m *Member) sendSnapshot(message *pb.Message) {
 	to := znode.MemberID(message.GetTo())
-	m.wg.Go(func() {
+	m.beside(func() {
 		id := m.log.NewestSnapshot()
-		begin := time.Now()
-		err := m.streamSnapshot(to, id, message)
-		status := raft.SnapshotFinish
-		if err != nil {
-			status = raft.SnapshotFailure
-			m.logger.Warn("snapshot not sent", "member", uint64(to), "index", id.Index, "error", err)
-		} else {
-			m.logger.Info("snapshot sent", "member", uint64(to), "index", id.Index, "took", time.Since(begin).Round(time.Millisecond))
-		}
-		m.events.put(func(l *loop) { l.node.ReportSnapshot(uint64(to), status) })
+		begin := m.config.now()
+		m.streamSnapshot(to, id, message, func(err error) {
+			status := raft.SnapshotFinish
+			if err != nil {
+				status = raft.SnapshotFailure
+				m.logger.Warn("snapshot not sent", "member", uint64(to), "index", id.Index, "error", err)
+			} else {
+				m.logger.Info("snapshot sent", "member", uint64(to), "index", id.Index, "took", m.config.now().Sub(begin).Round(time.Millisecond))
+			}
+			m.events.put(func(l *loop) { l.node.ReportSnapshot(uint64(to), status) })
+		})
 	})
 }
 
-func (m *Member) streamSnapshot(to znode.MemberID, id wal.SnapshotID, message *pb.Message) error {
+// streamSnapshot sends a snapshot's file and calls done once with what came of it.
+func (m *Member) streamSnapshot(to znode.MemberID, id wal.SnapshotID, message *pb.Message, done func(error)) {
 	file, size, err := m.log.SnapshotFile(id)
 	if err != nil {
-		return err
+		done(err)
+		return
 	}
-	defer file.Close()
+	frame, err := snapshotFrame(id, size, message)
+	if err != nil {
+		_ = file.Close()
+		done(err)
+		return
+	}
+	m.carrier.sendSnapshot(to, frame, file, time.Duration(m.config.InitLimit)*m.config.TickTime, func(err error) {
+		_ = file.Close()
+		done(err)
+	})
+}
+
+// snapshotFrame is raft's message with the identity of the snapshot that is sent in fact.
+func snapshotFrame(id wal.SnapshotID, size int64, message *pb.Message) ([]byte, error) {
 	meta := &pb.SnapshotMetadata{ConfState: message.GetSnapshot().GetMetadata().GetConfState(), Index: &id.Index, Term: &id.Term}
 	message = &pb.Message{
 		Type: message.Type, To: message.To, From: message.From, Term: message.Term,
 		Snapshot: &pb.Snapshot{Metadata: meta},
 	}
 	frame := binary.LittleEndian.AppendUint64(beginFrame(nil, frameSnapshot), uint64(size))
-	frame, err = proto.MarshalOptions{}.MarshalAppend(frame, message)
+	frame, err := proto.MarshalOptions{}.MarshalAppend(frame, message)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return m.transport.sendSnapshot(to, endFrame(frame, 0), file, time.Duration(m.config.InitLimit)*m.config.TickTime)
+	return endFrame(frame, 0), nil
+}
+
+// parseSnapshotFrame decodes what stands before a snapshot's file, and the file's size.
+func parseSnapshotFrame(payload []byte, from, self znode.MemberID) (*pb.Message, int64, error) {
+	if len(payload) < 8 {
+		return nil, 0, io.ErrUnexpectedEOF
+	}
+	size := int64(binary.LittleEndian.Uint64(payload))
+	message, err := parseRaft(payload[8:], from, self)
+	if err != nil {
+		return nil, 0, err
+	}
+	if message.GetType() != pb.MsgSnap || raft.IsEmptySnap(message.GetSnapshot()) || size < 0 {
+		return nil, 0, fmt.Errorf("a %s on a snapshot stream", message.GetType())
+	}
+	return message, size, nil
 }
 
 // snapshot takes a snapshot stream: the file first, checked and durable, then the message to
 // raft, which decides whether it is wanted.
 func (m *Member) snapshot(from znode.MemberID, payload []byte, body io.Reader) error {
-	if len(payload) < 8 {
-		return io.ErrUnexpectedEOF
-	}
-	size := int64(binary.LittleEndian.Uint64(payload))
-	message, err := parseRaft(payload[8:], from, m.config.ID)
+	message, size, err := parseSnapshotFrame(payload, from, m.config.ID)
 	if err != nil {
 		return err
 	}
-	if message.GetType() != pb.MsgSnap || raft.IsEmptySnap(message.GetSnapshot()) || size < 0 {
-		return fmt.Errorf("a %s on a snapshot stream", message.GetType())
-	}
 	m.receiving.Lock() // one at a time: they are large
 	defer m.receiving.Unlock()
-	id := snapshotID(message)
-	if id.Index > m.applier.applied.Load() {
-		if err := m.log.ReceiveSnapshot(id, size, body); err != nil {
-			return err
-		}
-	} else if _, err := io.CopyN(io.Discard, body, size); err != nil {
+	if err := m.storeReceived(message, size, body); err != nil {
 		return err
 	}
 	delivered := make(chan struct{})
 	select {
-	case m.inbound <- inbound{from: from, message: message, delivered: delivered}:
+	case m.inbound <- inbound{from: from, message: message, delivered: func() { close(delivered) }}:
 	case <-m.stopping:
 		return ErrStopped
 	}
@@ -124,4 +144,17 @@ func (m *Member) snapshot(from znode.MemberID, payload []byte, body io.Reader) e
 	case <-m.stopping:
 		return ErrStopped
 	}
+}
+
+// storeReceived makes a snapshot that arrives durable, unless the tree is beyond it.
+func (m *Member) storeReceived(message *pb.Message, size int64, body io.Reader) error {
+	id := snapshotID(message)
+	if id.Index > m.applier.applied.Load() {
+		if err := m.log.ReceiveSnapshot(id, size, body); err != nil {
+			return err
+		}
+		return nil
+	}
+	_, err := io.CopyN(io.Discard, body, size)
+	return err
 }

@@ -44,7 +44,6 @@ func (w *logWriter) run(stop <-chan struct{}) {
 			w.fail(err) // nothing of this round is acknowledged, nor anything after it
 			return
 		}
-		w.waiting.Add(-int32(len(messages)))
 		w.answer(messages)
 	}
 }
@@ -82,7 +81,9 @@ func hardStateOf(m *pb.Message) *pb.HardState {
 	return &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 }
 
+// answer sends the answers of a round that is durable.
 func (w *logWriter) answer(messages []*pb.Message) {
+	w.waiting.Add(-int32(len(messages)))
 	var local []*pb.Message
 	for _, m := range messages {
 		for _, r := range m.GetResponses() {

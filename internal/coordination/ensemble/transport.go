@@ -493,8 +493,13 @@ func (w *progressWriter) Write(p []byte) (int, error) {
 	return w.conn.Write(p)
 }
 
-// sendSnapshot streams a snapshot on a connection of its own and waits for the answer.
-func (t *transport) sendSnapshot(to znode.MemberID, frame []byte, body io.Reader, patience time.Duration) error {
+// sendSnapshot streams a snapshot on a connection of its own, waits for the answer and calls
+// done.
+func (t *transport) sendSnapshot(to znode.MemberID, frame []byte, body io.Reader, patience time.Duration, done func(error)) {
+	done(t.streamSnapshot(to, frame, body, patience))
+}
+
+func (t *transport) streamSnapshot(to znode.MemberID, frame []byte, body io.Reader, patience time.Duration) error {
 	p := t.peers[to]
 	conn, _, err := t.dial(to, p.addr, purposeSnapshot)
 	if err != nil {

@@ -44,7 +44,7 @@ type claim struct {
 func (c claim) store() error { return writeIdentity(c.fs, c.dir, c.record) }
 
 // claimDirectory checks that the directory is ours or empty.
-func claimDirectory(fsys vfs.FS, dir string, want Identity) (claim, error) {
+func claimDirectory(fsys vfs.FS, dir string, want Identity, now time.Time) (claim, error) {
 	path := filepath.Join(dir, identityFile)
 	found, err := readIdentity(fsys, path)
 	switch {
@@ -59,7 +59,7 @@ func claimDirectory(fsys vfs.FS, dir string, want Identity) (claim, error) {
 	case !slices.Equal(found.Members, want.Members):
 		return claim{}, fmt.Errorf("wal: %s belongs to an ensemble of the members %v and the configuration says %v; it is another ensemble's directory, or the membership was changed in the file, which is not supported", dir, found.Members, want.Members)
 	}
-	incarnation := max(found.Incarnation+1, uint64(time.Now().UnixNano()))
+	incarnation := max(found.Incarnation+1, uint64(now.UnixNano()))
 	record := identityRecord{Format: identityVersion, Member: want.Member, Members: want.Members, Incarnation: incarnation}
 	return claim{fs: fsys, dir: dir, known: err == nil, record: record}, nil
 }

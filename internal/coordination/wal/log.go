@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -26,6 +27,10 @@ type Options struct {
 	// CacheBytes bounds the entries kept in memory (16 MiB); older ones are read from disk.
 	CacheBytes int64
 	Logger     *slog.Logger
+	// Now is the wall clock that incarnations are taken from (time.Now).
+	Now func() time.Time
+	// Stepped keeps everything on the caller's goroutine, in one order.
+	Stepped bool
 }
 
 // Log is the raft log and the snapshots of one member.

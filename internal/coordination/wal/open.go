@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"understudy/internal/vfs"
 )
@@ -27,14 +28,17 @@ func Open(o Options) (*Log, error) {
 		fs: o.FS, dir: o.Dir, logger: o.Logger, voters: o.Identity.Members,
 		segmentBytes: o.SegmentBytes, cacheBytes: o.CacheBytes, sequence: 1,
 	}
-	if err := l.open(o.Identity); err != nil {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if err := l.open(o); err != nil {
 		_ = l.Abandon()
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *Log) open(identity Identity) (err error) {
+func (l *Log) open(o Options) (err error) {
 	if err := l.makeDirectory(); err != nil {
 		return fmt.Errorf("wal: making the data directory: %w", err)
 	}
@@ -45,12 +49,12 @@ func (l *Log) open(identity Identity) (err error) {
 		}
 		return fmt.Errorf("wal: locking %s: %w", l.dir, err)
 	}
-	claim, err := claimDirectory(l.fs, l.dir, identity)
+	claim, err := claimDirectory(l.fs, l.dir, o.Identity, o.Now())
 	if err != nil {
 		return err
 	}
 	l.incarnation = claim.record.Incarnation
-	if !claim.known {
+	if !claim.known || o.Stepped {
 		// The identity before anything else: a log without one is refused.
 		if err := claim.store(); err != nil {
 			return err

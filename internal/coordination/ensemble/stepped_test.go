@@ -1,0 +1,124 @@
+package ensemble
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"understudy/internal/coordination/jute"
+	"understudy/internal/coordination/znode"
+	"understudy/internal/vfs"
+)
+
+// steppedCluster moves three members on one goroutine: every part in turn, frames at once.
+type steppedCluster struct {
+	now     time.Time
+	members []*Stepped
+	frames  []func()
+	trace   []string
+}
+
+func newSteppedCluster(t *testing.T) *steppedCluster {
+	t.Helper()
+	c := &steppedCluster{now: time.Unix(1_700_000_000, 0)}
+	peers := map[znode.MemberID]string{1: "", 2: "", 3: ""}
+	for id := znode.MemberID(1); id <= 3; id++ {
+		s, err := NewStepped(Config{ID: id, Peers: peers, Dir: "/data", FS: vfs.NewMem()}, Surroundings{
+			Now: func() time.Time { return c.now }, Wall: func() time.Time { return c.now },
+			Send: func(to znode.MemberID, frame []byte, label string) bool {
+				c.trace = append(c.trace, fmt.Sprintf("%d->%d %s", id, to, label))
+				c.frames = append(c.frames, func() {
+					if err := c.members[to-1].Receive(id, frame); err != nil {
+						t.Errorf("frame %s from %d to %d: %v", label, id, to, err)
+					}
+				})
+				return true
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.members = append(c.members, s)
+	}
+	for _, m := range c.members {
+		for _, peer := range c.members {
+			if m != peer {
+				m.StreamUp(peer.config.ID, peer.Incarnation(), 1)
+				m.PeerStreamUp(peer.config.ID, peer.Incarnation())
+			}
+		}
+	}
+	return c
+}
+
+func (c *steppedCluster) run(t *testing.T, until func() bool) bool {
+	for step := range 2000 {
+		c.now = c.now.Add(raftTick / 10)
+		for _, m := range c.members {
+			m.Round(step%10 == 0)
+			for turns := 0; m.Work() != (Work{}); turns++ {
+				if turns > 1000 {
+					t.Fatalf("the member does not come to rest: %+v", m.Work())
+				}
+				m.Round(false)
+				m.WriteLog()
+				m.AnswerLog()
+				m.Apply()
+				m.Sessions()
+				m.Beside()
+			}
+		}
+		frames := c.frames
+		c.frames = nil
+		for _, deliver := range frames {
+			deliver()
+		}
+		if until() {
+			return true
+		}
+	}
+	return false
+}
+
+// TestSteppedMembersAgree elects a leader and writes through every member, twice with the same
+// outcome to the last frame.
+func TestSteppedMembersAgree(t *testing.T) {
+	var traces []string
+	for range 2 {
+		c := newSteppedCluster(t)
+		serving := func() bool {
+			for _, m := range c.members {
+				if !m.Serving() {
+					return false
+				}
+			}
+			return true
+		}
+		if !c.run(t, serving) {
+			t.Fatal("nobody was elected in ten seconds")
+		}
+		for i, m := range c.members {
+			m.Submit(znode.Request{Kind: znode.KindCreateSession, Session: jute.SessionID(i + 1), Password: make([]byte, 16), TimeoutMs: 10_000, Owner: m.config.ID}, nil)
+		}
+		agreed := func() bool {
+			for _, m := range c.members {
+				if m.machine.SessionCount() != 3 || m.machine.Checksum() != c.members[0].machine.Checksum() {
+					return false
+				}
+			}
+			return true
+		}
+		if !c.run(t, agreed) {
+			t.Fatal("the members do not agree about three sessions")
+		}
+		traces = append(traces, fmt.Sprint(c.trace))
+		for _, m := range c.members {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if traces[0] != traces[1] {
+		t.Error("the same steps sent other frames the second time")
+	}
+}
