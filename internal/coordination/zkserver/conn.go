@@ -28,6 +28,7 @@ const (
 // conn is one client connection. The fields above mu belong to the reader, unless they say otherwise.
 type conn struct {
 	server   *Server
+	number   uint64 // in the order of their coming
 	net      net.Conn
 	addr     netip.Addr
 	inMemory bool   // does not count as a connection from addr
@@ -46,6 +47,7 @@ type conn struct {
 	ready     chan struct{} // closed when the handshake is answered
 	wake      chan struct{} // one token: the writer has something to do
 	done      chan struct{} // closed with the connection
+	stepped   bool          // a Stepped moves it: nothing here may wait
 	unwatched bool          // no watch may be added any more; guarded by Server.watches
 
 	mu struct {
@@ -86,7 +88,7 @@ type request struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		server: s, net: nc, opened: time.Now(),
+		server: s, number: s.accepted.Add(1), net: nc, opened: time.Now(),
 		in:     frameReader{r: nc, limit: s.config.MaxFrameBytes},
 		synced: make(chan bool, 1), ready: make(chan struct{}),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),

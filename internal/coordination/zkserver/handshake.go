@@ -1,7 +1,6 @@
 package zkserver
 
 import (
-	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -38,18 +37,12 @@ func (c *conn) greet() error {
 	if err != nil {
 		return err
 	}
-	h := &handshake{}
-	d := jute.NewDecoder(frame)
-	h.request.Decode(&d)
-	if err := d.Err(); err != nil {
-		return fmt.Errorf("%w: handshake: %w", errRefused, err)
+	h, err := c.meet(frame)
+	if err != nil {
+		return err
 	}
-	c.mu.Lock()
-	c.mu.stats.received++
-	c.mu.stats.lastOp = "SESS"
-	c.mu.Unlock()
 	if !c.server.waitServing(c.done) {
-		return errors.New("no quorum")
+		return errNoQuorum
 	}
 	if err := c.waitZxid(h.request.LastZxidSeen); err != nil {
 		return err
@@ -59,6 +52,23 @@ func (c *conn) greet() error {
 	}
 	_ = c.net.SetReadDeadline(time.Time{})
 	return nil
+}
+
+var errNoQuorum = errors.New("no quorum")
+
+// meet decodes the handshake.
+func (c *conn) meet(frame []byte) (*handshake, error) {
+	h := &handshake{}
+	d := jute.NewDecoder(frame)
+	h.request.Decode(&d)
+	if err := d.Err(); err != nil {
+		return nil, fmt.Errorf("%w: handshake: %w", errRefused, err)
+	}
+	c.mu.Lock()
+	c.mu.stats.received++
+	c.mu.stats.lastOp = "SESS"
+	c.mu.Unlock()
+	return h, nil
 }
 
 // otherProtocol names what else begins with these bytes; as a frame's length they would be out of range.
@@ -80,29 +90,54 @@ func (c *conn) waitZxid(seen jute.Zxid) error {
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
 	for {
-		var applied jute.Zxid
-		c.server.member.View(func(m *znode.Machine) {
-			applied = m.LastZxid()
-			c.mu.Lock()
-			c.mu.machine = m // a snapshot that replaces it closes this connection
-			c.mu.Unlock()
-		})
-		if seen <= applied {
+		applied, caughtUp := c.caughtUp(seen)
+		if caughtUp {
 			return nil
 		}
 		select {
 		case <-again.C:
 		case <-deadline.C:
-			return fmt.Errorf("%w: it has seen zxid 0x%x, which is ahead of 0x%x here: this member lags, or the client comes from another ensemble",
-				errRefused, uint64(seen), uint64(applied))
+			return aheadOfUs(seen, applied)
 		case <-c.done:
 			return net.ErrClosed
 		}
 	}
 }
 
+// caughtUp says whether this member has applied what the client has seen.
+func (c *conn) caughtUp(seen jute.Zxid) (applied jute.Zxid, yes bool) {
+	c.server.member.View(func(m *znode.Machine) {
+		applied = m.LastZxid()
+		c.mu.Lock()
+		c.mu.machine = m // a snapshot that replaces it closes this connection
+		c.mu.Unlock()
+	})
+	return applied, seen <= applied
+}
+
+func aheadOfUs(seen, applied jute.Zxid) error {
+	return fmt.Errorf("%w: it has seen zxid 0x%x, which is ahead of 0x%x here: this member lags, or the client comes from another ensemble",
+		errRefused, uint64(seen), uint64(applied))
+}
+
 // attach creates or re-attaches the session through the log and waits for the outcome.
 func (c *conn) attach(h *handshake) error {
+	limit := time.NewTimer(c.attachBegins(h))
+	defer limit.Stop()
+	select {
+	case <-c.ready:
+	case <-c.done:
+		return net.ErrClosed
+	case <-limit.C:
+		return errNoOutcome
+	}
+	return c.attachEnds()
+}
+
+var errNoOutcome = errors.New("handshake: no outcome")
+
+// attachBegins submits the session's entry and says how long to wait for it.
+func (c *conn) attachBegins(h *handshake) (patience time.Duration) {
 	request := &h.request
 	timeout := time.Duration(request.TimeoutMs) * time.Millisecond
 	timeout = min(max(timeout, c.server.config.MinSessionTimeout), c.server.config.MaxSessionTimeout)
@@ -118,7 +153,7 @@ func (c *conn) attach(h *handshake) error {
 		entry.Kind = znode.KindCreateSession
 		entry.Session = c.server.newSessionID()
 		entry.Password = make([]byte, passwordBytes)
-		_, _ = crand.Read(entry.Password) // never fails
+		c.server.mustRandom(entry.Password)
 	} else if old := c.server.bySession(request.SessionID); old != nil {
 		// As upstream, before the password is looked at.
 		old.close("session re-attached by another connection")
@@ -127,15 +162,11 @@ func (c *conn) attach(h *handshake) error {
 	c.mu.handshake = h
 	c.mu.Unlock()
 	c.server.member.Submit(entry, c)
-	limit := time.NewTimer(timeout)
-	defer limit.Stop()
-	select {
-	case <-c.ready:
-	case <-c.done:
-		return net.ErrClosed
-	case <-limit.C:
-		return errors.New("handshake: no outcome")
-	}
+	return timeout
+}
+
+// attachEnds is once the outcome is there: it ends the reader if the session was refused.
+func (c *conn) attachEnds() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.last {

@@ -108,13 +108,24 @@ func (c *conn) sync() error {
 		return nil
 	}
 	c.server.member.Barrier(c, c.barrier)
+	if c.stepped {
+		return errSyncing
+	}
 	select {
 	case ok := <-c.synced:
-		if !ok {
-			return errors.New("sync: no quorum")
-		}
+		return c.syncEnds(ok)
 	case <-c.done:
 		return net.ErrClosed
+	}
+}
+
+// errSyncing says that a Stepped goes on with syncEnds once the barrier has answered.
+var errSyncing = errors.New("sync under way")
+
+// syncEnds answers the sync that is the current request.
+func (c *conn) syncEnds(ok bool) error {
+	if !ok {
+		return errors.New("sync: no quorum")
 	}
 	c.server.member.View(c.view)
 	return nil

@@ -1,6 +1,7 @@
 package zkserver
 
 import (
+	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/binary"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,7 +91,10 @@ type Server struct {
 	unsent []*conn // have output from Applied that their writers do not know of; the apply loop's
 	event  []byte  // scratch of Applied: the frame of an event
 
-	sessionID atomic.Int64 // the last one given out
+	sessionID atomic.Int64     // the last one given out
+	now       func() time.Time // the wall clock of new session ids
+	random    io.Reader        // of session ids and passwords
+	accepted  atomic.Uint64
 	stats     serverStats
 
 	mu struct {
@@ -117,7 +122,7 @@ func New(config Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: config, log: config.Logger, member: config.Member, start: time.Now(),
-		holdServing: defaultHoldServing, holdZxid: defaultHoldZxid}
+		holdServing: defaultHoldServing, holdZxid: defaultHoldZxid, now: time.Now, random: crand.Reader}
 	s.self = max(config.Member.Status().ID, 1)
 	s.watches.table = watch.New[*conn]()
 	s.mu.conns = make(map[*conn]struct{})
@@ -202,6 +207,17 @@ func (s *Server) Pipe() (net.Conn, error) {
 // serve starts a connection's goroutines; false and closed if it is one too many.
 func (s *Server) serve(nc net.Conn) bool {
 	c := newConn(s, nc)
+	if !s.admit(c) {
+		return false
+	}
+	go func() { defer s.running.Done(); c.run() }()
+	go func() { defer s.running.Done(); c.writeLoop() }()
+	return true
+}
+
+// admit takes a connection into the tables, and counts its goroutines; false and closed if it is
+// one too many.
+func (s *Server) admit(c *conn) bool {
 	s.mu.Lock()
 	limit := s.config.MaxClientConnections
 	over := limit > 0 && !c.inMemory && s.mu.perIP[c.addr] >= limit
@@ -211,17 +227,17 @@ func (s *Server) serve(nc net.Conn) bool {
 			s.stats.rejected.Add(1)
 			s.warn("too many zookeeper clients from one address", "addr", c.addr, "limit", limit)
 		}
-		nc.Close()
+		c.net.Close()
 		return false
 	}
 	s.mu.conns[c] = struct{}{}
 	if !c.inMemory {
 		s.mu.perIP[c.addr]++
 	}
-	s.running.Add(2)
+	if !c.stepped {
+		s.running.Add(2)
+	}
 	s.mu.Unlock()
-	go func() { defer s.running.Done(); c.run() }()
-	go func() { defer s.running.Done(); c.writeLoop() }()
 	return true
 }
 
@@ -326,7 +342,7 @@ func (s *Server) closeAll(why string, which func(*conn) bool) {
 	}
 }
 
-// connections lists them all.
+// connections lists them all, the oldest first.
 func (s *Server) connections() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -334,6 +350,7 @@ func (s *Server) connections() []*conn {
 	for c := range s.mu.conns {
 		list = append(list, c)
 	}
+	slices.SortFunc(list, func(a, b *conn) int { return cmp.Compare(a.number, b.number) })
 	return list
 }
 
@@ -344,6 +361,13 @@ func (s *Server) bySession(id jute.SessionID) *conn {
 	return s.mu.sessions[id]
 }
 
+// mustRandom fills b with chance.
+func (s *Server) mustRandom(b []byte) {
+	if _, err := io.ReadFull(s.random, b); err != nil {
+		panic(fmt.Sprintf("zkserver: the source of chance failed: %v", err))
+	}
+}
+
 // newSessionID makes an id that has never been one: the member's number in the top byte, below it the wall clock in
 // milliseconds (40 bits, 35 years) and 16 bits to count with, random at first; never less than the last one plus
 // one. Upstream uses a clock that starts again with the machine, so that it can repeat itself; Kafka, Curator and
@@ -352,8 +376,8 @@ func (s *Server) newSessionID() jute.SessionID {
 	for {
 		last := s.sessionID.Load()
 		var random [2]byte
-		_, _ = crand.Read(random[:]) // never fails
-		low := time.Now().UnixMilli()&(1<<40-1)<<16 | int64(binary.BigEndian.Uint16(random[:]))
+		s.mustRandom(random[:])
+		low := s.now().UnixMilli()&(1<<40-1)<<16 | int64(binary.BigEndian.Uint16(random[:]))
 		next := low | int64(s.self)<<56
 		if last&(1<<56-1) >= low {
 			next = last + 1

@@ -1,0 +1,232 @@
+package zkserver
+
+import (
+	"io"
+	"net"
+	"time"
+
+	"understudy/internal/coordination/jute"
+)
+
+// Stepped is a server without goroutines and sockets, for one goroutine: its connections move
+// when their methods are called. Frames in, replies and events out, and their order are those
+// of any Server.
+type Stepped struct{ *Server }
+
+// NewStepped makes a server for a member that is stepped, too. now is the wall clock that
+// session ids are taken from, random what makes them and the passwords.
+func NewStepped(config Config, now func() time.Time, random io.Reader) (*Stepped, error) {
+	config.MaxClientConnections = -1
+	s, err := New(config)
+	if err != nil {
+		return nil, err
+	}
+	s.now, s.random = now, random
+	return &Stepped{s}, nil
+}
+
+// SteppedConn is one client connection of a Stepped.
+type SteppedConn struct {
+	c         *conn
+	reading   func() (waits bool, err error) // what the reader does next
+	frames    [][]byte                       // arrived and not read
+	peerEnd   error                          // what the peer ended the connection with, behind them
+	handshake *handshake
+	since     time.Time
+	patience  time.Duration // how long the present wait may take; 0: for ever
+	over      bool
+}
+
+// Connect opens a connection. write is given what goes out, frame after frame, and may refuse;
+// closed is called once when the server closes the connection.
+func (s *Stepped) Connect(write func([]byte) error, closed func()) *SteppedConn {
+	c := newConn(s.Server, &steppedSocket{write: write, closed: closed})
+	c.stepped = true
+	sc := &SteppedConn{c: c}
+	sc.reading = sc.meet
+	sc.over = !s.admit(c)
+	return sc
+}
+
+// Input is a frame that has arrived, without its length.
+func (sc *SteppedConn) Input(frame []byte) { sc.frames = append(sc.frames, frame) }
+
+// PeerEnds says that after the frames so far the peer's end of the connection came: io.EOF, or
+// syscall.ECONNRESET.
+func (sc *SteppedConn) PeerEnds(err error) { sc.peerEnd = err }
+
+// Closed says whether the server has closed the connection.
+func (sc *SteppedConn) Closed() bool {
+	select {
+	case <-sc.c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Session is the session that the connection has, 0 before the handshake is through.
+func (sc *SteppedConn) Session() jute.SessionID {
+	sc.c.mu.Lock()
+	defer sc.c.mu.Unlock()
+	return sc.c.mu.session
+}
+
+// Read is the reader's turn: it goes on until it has to wait for input, for the ensemble or for
+// time to pass.
+func (sc *SteppedConn) Read(now time.Time) {
+	for !sc.over {
+		if sc.Closed() {
+			sc.end(net.ErrClosed)
+			return
+		}
+		waits, err := sc.reading()
+		switch {
+		case err != nil:
+			sc.end(err)
+		case !waits:
+			sc.since, sc.patience = time.Time{}, 0
+		default:
+			sc.wait(now)
+			return
+		}
+	}
+}
+
+// wait looks whether the present wait has taken too long.
+func (sc *SteppedConn) wait(now time.Time) {
+	if sc.since.IsZero() {
+		sc.since = now
+	}
+	if sc.patience > 0 && now.Sub(sc.since) >= sc.patience {
+		sc.end(errNoOutcome)
+	}
+}
+
+func (sc *SteppedConn) end(err error) {
+	sc.over = true
+	sc.c.ended(err)
+}
+
+// next takes a frame, as frameReader does: what was answered goes out before it waits for one.
+func (sc *SteppedConn) next() (frame []byte, err error) {
+	if len(sc.frames) == 0 {
+		sc.c.idle()
+		return nil, sc.peerEnd
+	}
+	frame = sc.frames[0]
+	sc.frames = sc.frames[1:]
+	return frame, nil
+}
+
+func (sc *SteppedConn) meet() (waits bool, err error) {
+	if len(sc.frames) == 0 {
+		return true, sc.peerEnd
+	}
+	frame, _ := sc.next()
+	if sc.handshake, err = sc.c.meet(frame); err != nil {
+		return false, err
+	}
+	sc.reading = sc.serving
+	return false, nil
+}
+
+func (sc *SteppedConn) serving() (waits bool, err error) {
+	s := sc.c.server
+	sc.patience = s.holdServing
+	s.mu.Lock()
+	serving := s.mu.serving
+	s.mu.Unlock()
+	if serving {
+		sc.reading = sc.caughtUp
+	}
+	return !serving, nil
+}
+
+func (sc *SteppedConn) caughtUp() (waits bool, err error) {
+	sc.patience = sc.c.server.holdZxid
+	if _, yes := sc.c.caughtUp(sc.handshake.request.LastZxidSeen); !yes {
+		return true, nil
+	}
+	sc.patience = sc.c.attachBegins(sc.handshake)
+	limit := sc.patience
+	sc.reading = func() (bool, error) {
+		sc.patience = limit
+		return sc.attaching()
+	}
+	return false, nil
+}
+
+func (sc *SteppedConn) attaching() (waits bool, err error) {
+	select {
+	case <-sc.c.ready:
+	default:
+		return true, nil
+	}
+	if err := sc.c.attachEnds(); err != nil {
+		return false, err
+	}
+	sc.reading = sc.request
+	return false, nil
+}
+
+func (sc *SteppedConn) request() (waits bool, err error) {
+	frame, err := sc.next()
+	if frame == nil || err != nil {
+		return err == nil, err
+	}
+	err = sc.c.take(frame)
+	if err == errSyncing {
+		sc.reading = sc.syncing
+		return false, nil
+	}
+	return false, err
+}
+
+func (sc *SteppedConn) syncing() (waits bool, err error) {
+	select {
+	case ok := <-sc.c.synced:
+		sc.reading = sc.request
+		return false, sc.c.syncEnds(ok)
+	default:
+		return true, nil
+	}
+}
+
+// WriterWoken says whether the writer has something to do; Write is its turn.
+func (sc *SteppedConn) WriterWoken() bool { return len(sc.c.wake) > 0 && !sc.Closed() }
+
+// Write sends what the apply loop has appended.
+func (sc *SteppedConn) Write() {
+	select {
+	case <-sc.c.wake:
+		sc.c.flush()
+	default:
+	}
+}
+
+// steppedSocket is the server's end of a connection that somebody else carries.
+type steppedSocket struct {
+	write  func([]byte) error
+	closed func()
+}
+
+func (s *steppedSocket) Read([]byte) (int, error) { return 0, net.ErrClosed }
+
+func (s *steppedSocket) Write(b []byte) (int, error) {
+	if err := s.write(b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func (s *steppedSocket) Close() error {
+	s.closed()
+	return nil
+}
+
+func (s *steppedSocket) LocalAddr() net.Addr              { return pipeAddr{} }
+func (s *steppedSocket) RemoteAddr() net.Addr             { return pipeAddr{} }
+func (s *steppedSocket) SetDeadline(time.Time) error      { return nil }
+func (s *steppedSocket) SetReadDeadline(time.Time) error  { return nil }
+func (s *steppedSocket) SetWriteDeadline(time.Time) error { return nil }
