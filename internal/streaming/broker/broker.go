@@ -36,6 +36,7 @@ type Broker struct {
 
 	id        cluster.BrokerID
 	clusterID string
+	lastStop  cluster.StopKind
 	epoch     atomic.Int64 // cluster.BrokerEpoch of the present registration
 
 	logs       *commitlog.Manager
@@ -193,6 +194,10 @@ func (b *Broker) openLogs() error {
 		return err
 	}
 	b.logs = logs
+	b.lastStop = cluster.StopClean
+	if logs.UncleanStop() {
+		b.lastStop = cluster.StopUnclean
+	}
 	return nil
 }
 
@@ -300,7 +305,7 @@ func advertise(listeners, advertised []cluster.Endpoint, bound []net.Listener) (
 // czxid. The controller calls it again after an expired session.
 func (b *Broker) register(ctx context.Context) error {
 	epoch, err := b.registry.RegisterBroker(ctx, registry.Registration{
-		Broker:        cluster.Broker{ID: b.id, Endpoints: b.advertised, Rack: b.config.Rack},
+		Broker:        cluster.Broker{ID: b.id, Endpoints: b.advertised, Rack: b.config.Rack, Stop: b.lastStop},
 		NowMs:         time.Now().UnixMilli(),
 		Previous:      b.session.previous(),
 		WaitForExpiry: 2*b.config.ZooKeeperSessionTimeout + 10*time.Second,
@@ -410,15 +415,23 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// tellingPatience bounds how long a controller that stops waits for the brokers to hear of
+// their new leaders; those that answer do so within milliseconds, a JVM under load within some
+// hundred.
+const tellingPatience = time.Second
+
 // farewell is how long a broker that has handed over goes on answering. Requests under way
 // to it then get NOT_LEADER_OR_FOLLOWER with the new leader's address, where a closed
 // connection would send their clients looking for it.
 const farewell = 30 * time.Millisecond
 
 func (b *Broker) linger(ctx context.Context) {
-	if b.alone(b.metadata.Image()) {
+	if b.alone(b.metadata.Image()) || b.controller == nil {
 		return
 	}
+	telling, cancel := context.WithTimeout(ctx, tellingPatience)
+	b.controller.AwaitAnswers(telling)
+	cancel()
 	select {
 	case <-time.After(farewell):
 	case <-ctx.Done():

@@ -54,6 +54,7 @@ type channel struct {
 	mu     struct {
 		sync.Mutex
 		queue []kmsg.Request
+		empty chan struct{} // closed when the queue has become empty; nil if nobody waits for it
 	}
 
 	// Owned by run.
@@ -93,6 +94,30 @@ func (ch *channel) dropHead() {
 	defer ch.mu.Unlock()
 	ch.mu.queue[0] = nil
 	ch.mu.queue = ch.mu.queue[1:]
+	if len(ch.mu.queue) == 0 && ch.mu.empty != nil {
+		close(ch.mu.empty)
+		ch.mu.empty = nil
+	}
+}
+
+// awaitAnswers returns when the broker has answered everything queued, the channel is closed,
+// or the context ends.
+func (ch *channel) awaitAnswers(ctx context.Context) {
+	ch.mu.Lock()
+	if len(ch.mu.queue) == 0 {
+		ch.mu.Unlock()
+		return
+	}
+	if ch.mu.empty == nil {
+		ch.mu.empty = make(chan struct{})
+	}
+	empty := ch.mu.empty
+	ch.mu.Unlock()
+	select {
+	case <-empty:
+	case <-ch.ctx.Done():
+	case <-ctx.Done():
+	}
 }
 
 func (ch *channel) run() {
@@ -184,12 +209,13 @@ func (ch *channel) answered(request kmsg.Request, response kmsg.Response) {
 	switch response := response.(type) {
 	case *kmsg.LeaderAndISRResponse:
 		code = response.ErrorCode
-		ch.post(leaderAndISRAnswered{ch.broker, ch.brokerEpoch, response})
 	case *kmsg.UpdateMetadataResponse:
 		code = response.ErrorCode
 	case *kmsg.StopReplicaResponse:
 		code = response.ErrorCode
-		ch.post(stopReplicaAnswered{ch.broker, ch.brokerEpoch, request.(*kmsg.StopReplicaRequest), response})
+	}
+	if event := Answered(ch.broker, ch.brokerEpoch, request, response); event != nil {
+		ch.post(event)
 	}
 	if code != 0 {
 		ch.logger.Warn("broker refused a request of the controller", "broker", ch.broker, "brokerEpoch", ch.brokerEpoch,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +51,7 @@ type Controller struct {
 	fence     registry.Fence
 	channels  map[cluster.BrokerID]*channel
 	rebalance *time.Timer
+	inquiry   *time.Timer // Effects.WakeAfter
 	expired   bool // between SessionExpired and the registration after SessionRenewed
 }
 
@@ -58,12 +61,18 @@ type (
 	sessionExpired  struct{}
 	sessionRenewed  struct{}
 	controllerMoved struct{} // a watch on /controller has fired, or it is time to look again
+
+	answersAwaited struct { // AwaitAnswers
+		ctx  context.Context
+		done chan struct{}
+	}
 )
 
 func (started) event()         {}
 func (sessionExpired) event()  {}
 func (sessionRenewed) event()  {}
 func (controllerMoved) event() {}
+func (*answersAwaited) event() {}
 
 // item is one event in the queue. A request has reply and refuse; an event that stems from
 // one term of a controller carries its epoch, and is dropped in another.
@@ -268,6 +277,8 @@ func (c *Controller) process(next item) {
 		c.resign("session expired")
 	case sessionRenewed:
 		c.rejoin()
+	case *answersAwaited:
+		c.awaitChannels(next.event.(*answersAwaited))
 	default:
 		if c.core == nil || next.epoch != 0 && next.epoch != c.fence.Epoch {
 			next.answer(next.refuse)
@@ -276,6 +287,30 @@ func (c *Controller) process(next item) {
 		c.perform(c.core.Step(next.event, time.Now()), &next)
 		next.answer(next.refuse) // only if the core resigned before it could reply
 	}
+}
+
+// AwaitAnswers returns when the brokers have answered everything that this controller, if it is
+// active, has told them so far, or the context ends. A controller that stops waits for it after
+// it has handed its own partitions over: what it had not sent yet, because a broker was busy
+// with an earlier request, its successor would have to find out first.
+func (c *Controller) AwaitAnswers(ctx context.Context) {
+	awaited := &answersAwaited{ctx, make(chan struct{})}
+	c.queue.push(item{event: awaited})
+	select {
+	case <-awaited.done:
+	case <-c.stopCh:
+	case <-ctx.Done():
+	}
+}
+
+func (c *Controller) awaitChannels(awaited *answersAwaited) {
+	channels := slices.Collect(maps.Values(c.channels))
+	c.wg.Go(func() {
+		for _, channel := range channels {
+			channel.awaitAnswers(awaited.ctx)
+		}
+		close(awaited.done)
+	})
 }
 
 // rejoin registers the broker under its new session and takes part in elections again.
@@ -411,6 +446,9 @@ func (c *Controller) perform(effects Effects, request *item) {
 			c.abdicate(effects.Resign)
 			return
 		}
+		if effects.WakeAfter > 0 {
+			c.wakeAfter(effects.WakeAfter, c.fence.Epoch)
+		}
 		if len(effects.Ops) == 0 {
 			break
 		}
@@ -420,6 +458,15 @@ func (c *Controller) perform(effects Effects, request *item) {
 	if _, ticked := request.event.(rebalanceTicked); ticked && c.core != nil {
 		c.scheduleRebalance(c.config.Settings.LeaderImbalanceInterval, c.fence.Epoch)
 	}
+}
+
+func (c *Controller) wakeAfter(pause time.Duration, epoch cluster.ControllerEpoch) {
+	if c.inquiry != nil {
+		c.inquiry.Stop()
+	}
+	c.inquiry = time.AfterFunc(pause, func() {
+		c.queue.pushOnce(item{event: inquiryTicked{}, epoch: epoch})
+	})
 }
 
 // abdicate ends a term after an operation failed. If it is not because another controller
@@ -446,8 +493,10 @@ func (c *Controller) resign(reason string) {
 	}
 	c.active.Store(false)
 	c.core = nil
-	if c.rebalance != nil {
-		c.rebalance.Stop()
+	for _, timer := range []*time.Timer{c.rebalance, c.inquiry} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	for id, channel := range c.channels {
 		channel.close()

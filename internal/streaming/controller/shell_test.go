@@ -86,6 +86,8 @@ type scriptedBroker struct {
 	follower   atomic.Pointer[Controller] // the controller that watch events go to
 	epoch      cluster.BrokerEpoch
 	once       sync.Once
+	busy       sync.Mutex // held by who keeps the broker from answering
+	answered   sync.Map   // the topics of the LeaderAndIsr requests that it has answered
 }
 
 func testLogger(t testing.TB) *slog.Logger {
@@ -143,6 +145,13 @@ func (b *scriptedBroker) serve(listener net.Listener) {
 	for key, version := range map[int16]int16{4: leaderAndISRVersion, 5: stopReplicaVersion, 6: updateMetadataVersion} {
 		b.server.Handle(key, 0, version, func(request *wire.Request) {
 			b.s.received <- received{b.id, request.Body}
+			b.busy.Lock()
+			defer b.busy.Unlock()
+			if body, ok := request.Body.(*kmsg.LeaderAndISRRequest); ok {
+				for _, states := range body.TopicStates {
+					b.answered.Store(states.Topic, true)
+				}
+			}
 			request.Reply(request.Body.ResponseKind())
 		})
 	}
@@ -304,6 +313,36 @@ func TestShellActsOnRefusedConnections(t *testing.T) {
 			t.Fatal(kerr.ErrorForCode(answer.ErrorCode)) // ineligible only until the answer has been heard
 		}
 	}
+}
+
+// A controller that stops must not take with it what it has yet to tell a broker that is busy
+// with an earlier request: partitions would be without a leader until its successor has found out.
+func TestAwaitAnswersWaitsForWhatIsQueued(t *testing.T) {
+	s := newStage(t, 2)
+	controller := s.awaitController(0)
+	slow := s.brokers[3-controller.id]
+	s.createTopic("first", ids(slow.id, controller.id))
+	s.awaitLeader(slow.id, slow.id, "first")
+	slow.busy.Lock()
+	release := sync.OnceFunc(slow.busy.Unlock)
+	defer release()
+	s.createTopic("second", ids(slow.id, controller.id))
+	s.awaitLeader(controller.id, slow.id, "second") // so it is under way, or queued, to the slow one, too
+
+	cut, cancel := context.WithCancel(t.Context())
+	cancel()
+	controller.controller.AwaitAnswers(cut) // returns, though nothing has been answered
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		controller.controller.AwaitAnswers(t.Context())
+	}()
+	release()
+	<-answered
+	if _, told := slow.answered.Load("second"); !told {
+		t.Error("the slow broker has not been told of its partition")
+	}
+	slow.controller.AwaitAnswers(t.Context()) // nothing to wait for: it is not the controller
 }
 
 func TestShellSurvivesItsOwnExpiry(t *testing.T) {
