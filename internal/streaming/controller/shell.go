@@ -51,7 +51,6 @@ type Controller struct {
 	fence     registry.Fence
 	channels  map[cluster.BrokerID]*channel
 	rebalance *time.Timer
-	inquiry   *time.Timer // Effects.WakeAfter
 	expired   bool // between SessionExpired and the registration after SessionRenewed
 }
 
@@ -446,9 +445,6 @@ func (c *Controller) perform(effects Effects, request *item) {
 			c.abdicate(effects.Resign)
 			return
 		}
-		if effects.WakeAfter > 0 {
-			c.wakeAfter(effects.WakeAfter, c.fence.Epoch)
-		}
 		if len(effects.Ops) == 0 {
 			break
 		}
@@ -458,15 +454,6 @@ func (c *Controller) perform(effects Effects, request *item) {
 	if _, ticked := request.event.(rebalanceTicked); ticked && c.core != nil {
 		c.scheduleRebalance(c.config.Settings.LeaderImbalanceInterval, c.fence.Epoch)
 	}
-}
-
-func (c *Controller) wakeAfter(pause time.Duration, epoch cluster.ControllerEpoch) {
-	if c.inquiry != nil {
-		c.inquiry.Stop()
-	}
-	c.inquiry = time.AfterFunc(pause, func() {
-		c.queue.pushOnce(item{event: inquiryTicked{}, epoch: epoch})
-	})
 }
 
 // abdicate ends a term after an operation failed. If it is not because another controller
@@ -493,10 +480,8 @@ func (c *Controller) resign(reason string) {
 	}
 	c.active.Store(false)
 	c.core = nil
-	for _, timer := range []*time.Timer{c.rebalance, c.inquiry} {
-		if timer != nil {
-			timer.Stop()
-		}
+	if c.rebalance != nil {
+		c.rebalance.Stop()
 	}
 	for id, channel := range c.channels {
 		channel.close()
