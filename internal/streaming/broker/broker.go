@@ -36,7 +36,6 @@ type Broker struct {
 
 	id        cluster.BrokerID
 	clusterID string
-	lastStop  cluster.StopKind
 	epoch     atomic.Int64 // cluster.BrokerEpoch of the present registration
 
 	logs       *commitlog.Manager
@@ -194,10 +193,6 @@ func (b *Broker) openLogs() error {
 		return err
 	}
 	b.logs = logs
-	b.lastStop = cluster.StopClean
-	if logs.UncleanStop() {
-		b.lastStop = cluster.StopUnclean
-	}
 	return nil
 }
 
@@ -305,7 +300,7 @@ func advertise(listeners, advertised []cluster.Endpoint, bound []net.Listener) (
 // czxid. The controller calls it again after an expired session.
 func (b *Broker) register(ctx context.Context) error {
 	epoch, err := b.registry.RegisterBroker(ctx, registry.Registration{
-		Broker:        cluster.Broker{ID: b.id, Endpoints: b.advertised, Rack: b.config.Rack, Stop: b.lastStop},
+		Broker:        cluster.Broker{ID: b.id, Endpoints: b.advertised, Rack: b.config.Rack},
 		NowMs:         time.Now().UnixMilli(),
 		Previous:      b.session.previous(),
 		WaitForExpiry: 2*b.config.ZooKeeperSessionTimeout + 10*time.Second,
