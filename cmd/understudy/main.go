@@ -42,7 +42,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(startCommand(), coordinatorCommand(), brokerCommand(), demoCommand())
+	root.AddCommand(startCommand(), coordinatorCommand(), brokerCommand(), demoCommand(), verifyCommand())
 	return root
 }
 

@@ -1,0 +1,161 @@
+// Package verify points `understudy verify` at Apache's servers and at ours, kills some of them
+// meanwhile, and demands that it finds nothing where nothing is wrong; and it plays the outage in
+// which Apache Kafka's ZooKeeper mode loses acknowledged records, which must be found there and
+// must not happen here.
+package verify
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"understudy/internal/fleet"
+	"understudy/interop/foreign"
+)
+
+// patience bounds every wait; nothing is expected to take nearly as long.
+const patience = 2 * time.Minute
+
+// program is the understudy binary under test.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	built, _, remove, err := fleet.Build(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer remove()
+	program = built
+	return m.Run()
+}
+
+// limited returns a context that ends with the test's patience.
+func limited(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// kind is whose servers play.
+type kind string
+
+const (
+	ours   kind = "understudy"
+	apache kind = "Apache"
+)
+
+// servers configures a fleet of one kind; nothing runs yet.
+func servers(t *testing.T, kind kind, coordinators int, broker, coordinator map[string]string) *fleet.Fleet {
+	t.Helper()
+	options := fleet.Options{
+		Binary: program, Dir: t.TempDir(), Coordinators: coordinators, BrokerProperties: broker, CoordinatorProperties: coordinator, StartTimeout: patience,
+	}
+	if kind == apache {
+		originals := foreign.Apache(t)
+		choose := func(int) *fleet.Program { return originals }
+		options.CoordinatorProgram, options.BrokerProgram = choose, choose
+	}
+	f, err := fleet.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.KillAll()
+		if t.Failed() {
+			showLogs(t, append(f.Coordinators, f.Brokers...))
+		}
+	})
+	return f
+}
+
+func showLogs(t *testing.T, nodes []*fleet.Node) {
+	for _, node := range nodes {
+		if text, err := os.ReadFile(node.LogFile()); err == nil {
+			t.Logf("the end of the log of %s:\n%s", node.Name, text[max(0, len(text)-3000):])
+		}
+	}
+}
+
+func start(t *testing.T, nodes ...*fleet.Node) {
+	t.Helper()
+	errs := make([]error, len(nodes))
+	var wait sync.WaitGroup
+	for i, node := range nodes {
+		wait.Go(func() { errs[i] = restart(limited(t), node) })
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restart starts a server. An Apache broker exits while the node of its former session still
+// exists, and an operator would start it until it holds.
+func restart(ctx context.Context, node *fleet.Node) error {
+	for {
+		err := node.Start(ctx)
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "NodeExists") {
+			return err
+		}
+	}
+}
+
+// run is a verify under way.
+type run struct {
+	command        *exec.Cmd
+	stdout, stderr bytes.Buffer
+	ended          chan struct{}
+	began          time.Time
+}
+
+// launch starts `understudy verify` with arguments.
+func launch(t *testing.T, args ...string) *run {
+	t.Helper()
+	r := &run{command: exec.CommandContext(limited(t), program, append([]string{"verify"}, args...)...), ended: make(chan struct{}), began: time.Now()}
+	r.command.Stdout, r.command.Stderr = &r.stdout, &r.stderr
+	if err := r.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = r.command.Wait() // the status is in ProcessState
+		close(r.ended)
+	}()
+	return r
+}
+
+// expect waits for the end and demands an exit status; it returns the report.
+func (r *run) expect(t *testing.T, status int) string {
+	t.Helper()
+	<-r.ended
+	t.Logf("verify took %v and reported:\n%s", time.Since(r.began).Round(time.Millisecond), &r.stdout)
+	if got := r.command.ProcessState.ExitCode(); got != status {
+		t.Fatalf("exit status %d, want %d; stderr:\n%s", got, status, &r.stderr)
+	}
+	return r.stdout.String()
+}
+
+// strike kills each server in turn with kill -9 and starts it again, while verify runs.
+func (r *run) strike(t *testing.T, pause time.Duration, nodes ...*fleet.Node) {
+	t.Helper()
+	for _, node := range nodes {
+		select {
+		case <-time.After(pause):
+		case <-r.ended:
+			t.Fatalf("verify ended before %s was killed; stderr:\n%s\n%s", node.Name, &r.stderr, &r.stdout)
+		}
+		node.Kill()
+		start(t, node)
+	}
+}
