@@ -2,27 +2,32 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	legacy "math/rand"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/coordination/jute"
 	"understudy/internal/coordination/zkclient"
+	streaming "understudy/internal/streaming/broker"
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/commitlog"
+	"understudy/internal/streaming/group"
+	"understudy/internal/streaming/group/classic"
 	"understudy/internal/streaming/metadata"
 	"understudy/internal/streaming/registry"
 	"understudy/internal/streaming/replication"
 	"understudy/internal/vfs"
 )
 
-const topic = "t"
-
-var topicID = cluster.TopicID{1, 2, 3, 4, 15: 7}
+// topic is the one that lasts; disposable is deleted and created again.
+const (
+	topic      = "t"
+	disposable = "d"
+)
 
 func tpOf(partition int) cluster.TopicPartition {
 	return cluster.TopicPartition{Topic: topic, Partition: int32(partition)}
@@ -52,8 +57,12 @@ type broker struct {
 	wiped       bool     // lost power and was not taken out of all ISRs yet
 	savedOnDisk jute.SessionID
 
+	harmed bool // its disk has been damaged
+
 	logs    *commitlog.Manager
+	serving *streaming.Stepped
 	rep     *replication.Stepped
+	groups  *group.Stepped
 	meta    *metadata.Cache
 	session jute.SessionID
 	old     []jute.SessionID
@@ -75,9 +84,13 @@ type broker struct {
 }
 
 func newBroker(w *world, id cluster.BrokerID) *broker {
+	skew := 3 * time.Minute
+	if w.config.retention > 0 {
+		skew = 100 * time.Millisecond // or offsets would expire at once
+	}
 	return &broker{
 		w: w, id: id, disk: vfs.NewMem(), aborted: map[uint64]bool{},
-		clockOffset: w.between(-3*time.Minute, 3*time.Minute), clockRate: 0.95 + 0.1*w.chance.Float64(),
+		clockOffset: w.between(-skew, skew), clockRate: 0.95 + 0.1*w.chance.Float64(),
 	}
 }
 
@@ -159,7 +172,7 @@ func (b *broker) finishDeath() {
 	b.up, b.dying, b.paused, b.registered = false, false, false, false
 	b.deferred = nil
 	b.incarnation++
-	b.rep, b.logs, b.control = nil, nil, nil
+	b.rep, b.logs, b.control, b.serving, b.groups = nil, nil, nil, nil, nil
 	b.wiped = b.wiped || b.dieByPower && !b.w.config.durable
 	b.w.check.died(b)
 	if b.dieByPower && !b.w.config.durable {
@@ -222,14 +235,17 @@ func (b *broker) start() {
 	}
 	b.logs, b.meta = logs, metadata.New()
 	b.links, b.alter = map[cluster.BrokerID]*link{}, map[cluster.BrokerID]*link{}
-	b.rep = replication.NewStepped(replication.Config{
-		Self: b.id, Epoch: func() cluster.BrokerEpoch { return b.epoch }, Logs: logs, Metadata: b.meta,
-		TopicConfig:       func(string) (commitlog.LogConfig, error) { return b.topicConfig(), nil },
-		ConfirmSession:    func(context.Context) error { return nil }, // turns pause detection on; asked for in pump
-		ReplicaLagTimeMax: w.config.lagTime, FetchMaxWait: 100 * time.Millisecond, SocketTimeout: 500 * time.Millisecond,
-		PauseLimit: 300 * time.Millisecond, Logger: w.logger.With("broker", int(b.id)),
-		FetchMaxBytes: 700, FetchResponseMaxBytes: 1500,
-	}, replication.Stepping{Clock: b.clock, ListOffsets: b.askOffsets})
+	b.serving = streaming.NewStepped(streaming.SteppedConfig{
+		ID: b.id, Epoch: func() cluster.BrokerEpoch { return b.epoch }, Metadata: b.meta, Stepping: replication.Stepping{Clock: b.clock, ListOffsets: b.askOffsets},
+		Replication: b.replicationConfig(logs), Groups: b.groupConfig(), OffsetsPartitions: 1, FetchMaxBytes: 5000, FetchSessions: 8,
+		UUID: func() (uuid [16]byte) {
+			w.uuids++
+			binary.BigEndian.PutUint64(uuid[:], w.uuids)
+			return uuid
+		},
+		Logger: w.logger.With("broker", int(b.id)),
+	})
+	b.rep, b.groups = b.serving.Replicas, b.serving.Groups
 	b.zk = w.network.link(node(b.id), coordinatorNode)
 	b.control = newControllerShell(b)
 	b.old = nil
@@ -239,13 +255,51 @@ func (b *broker) start() {
 	b.session = 0
 	b.w.check.started(b)
 	b.every(90*time.Millisecond, b.tick)
-	b.every(15*time.Millisecond, func() { b.rep.Expire() })
+	b.every(15*time.Millisecond, func() {
+		b.rep.Expire()
+		b.groups.Load()
+		b.groups.Tick()
+	})
 	b.every(w.between(300*time.Millisecond, 1200*time.Millisecond), b.logs.Background)
 	b.every(w.config.sessionTimeout/4, b.ping)
+	b.every(w.between(500*time.Millisecond, time.Second), b.groups.ExpireOffsets)
 	if w.config.durable {
 		b.every(w.between(time.Millisecond, 60*time.Millisecond), b.rep.Sync)
 	}
 	b.beginSession()
+}
+
+func (b *broker) replicationConfig(logs *commitlog.Manager) replication.Config {
+	return replication.Config{
+		Logs:              logs,
+		TopicConfig:       func(string) (commitlog.LogConfig, error) { return b.topicConfig(), nil },
+		ConfirmSession:    func(context.Context) error { return nil }, // turns pause detection on; asked for in pump
+		ReplicaLagTimeMax: b.w.config.lagTime, FetchMaxWait: 100 * time.Millisecond, SocketTimeout: 500 * time.Millisecond,
+		PauseLimit: 300 * time.Millisecond, Logger: b.w.logger.With("broker", int(b.id)),
+		FetchMaxBytes: 700, FetchResponseMaxBytes: 1500,
+	}
+}
+
+func (b *broker) groupConfig() group.Config {
+	return group.Config{
+		Settings: classic.Settings{
+			MinSessionTimeout: 200 * time.Millisecond, InitialRebalanceDelay: 60 * time.Millisecond, OffsetsRetention: time.Hour, MaxOffsetMetadata: 100,
+		},
+		CommitTimeout: 500 * time.Millisecond, LoadBufferBytes: 500, MessageMaxBytes: 2000, Logger: b.w.logger.With("broker", int(b.id)),
+	}
+}
+
+// serve carries out a request as the broker's handlers do. done runs once, when it is answered.
+func (b *broker) serve(request kmsg.Request, client node, done func(kmsg.Response, error)) {
+	b.serving.Serve(request, fmt.Sprintf("client-%d", client), done)
+}
+
+// topicIDOf is the id of the topic whose replica the broker has.
+func (b *broker) topicIDOf(tp cluster.TopicPartition) (id cluster.TopicID) {
+	if log := b.logs.Get(tp); log != nil {
+		id = log.TopicID()
+	}
+	return id
 }
 
 // every runs something in this process again and again.
@@ -424,83 +478,48 @@ func (b *broker) linkTo(links map[cluster.BrokerID]*link, to cluster.BrokerID) *
 
 // fetch carries a fetcher's request.
 func (b *broker) fetch(fetch replication.SteppedFetch) {
-	request := requestOnWire(fetch.Request)
 	if int(fetch.Leader) > len(b.w.brokers) || fetch.Leader < 1 {
 		b.w.inProcess(b, time.Millisecond, func() { b.rep.Fetched(fetch, nil, errRefused) })
 		return
 	}
-	leader := b.w.brokers[fetch.Leader-1]
+	leader, request := b.w.brokers[fetch.Leader-1], requestOnWire(fetch.Request)
 	b.linkTo(b.links, fetch.Leader).call(500*time.Millisecond, func(reply func(any)) {
-		leader.serveFetch(request, func(response *kmsg.FetchResponse) { reply(responseOnWire(response)) })
+		leader.serve(request, node(b.id), func(response kmsg.Response, err error) { reply(served{response, err}) })
 	}, func(answer any, err error) {
-		response, _ := answer.(*kmsg.FetchResponse)
+		response, err := responseOf[*kmsg.FetchResponse](answer, err)
 		b.rep.Fetched(fetch, response, err)
 	})
 }
 
-// serveFetch is the follower's part of broker/01_fetch.go, without fetch sessions.
-func (b *broker) serveFetch(request *kmsg.FetchRequest, reply func(*kmsg.FetchResponse)) {
-	var parts []replication.FetchPart
-	for i := range request.Topics {
-		for _, part := range request.Topics[i].Partitions {
-			parts = append(parts, replication.FetchPart{
-				TP: tpOf(int(part.Partition)), TopicID: request.Topics[i].TopicID, CurrentLeaderEpoch: cluster.LeaderEpoch(part.CurrentLeaderEpoch),
-				FetchOffset: cluster.Offset(part.FetchOffset), LastFetchedEpoch: cluster.LeaderEpoch(part.LastFetchedEpoch),
-				LogStartOffset: cluster.Offset(part.LogStartOffset), MaxBytes: part.PartitionMaxBytes,
-			})
-		}
+// served is what a broker answers.
+type served struct {
+	response kmsg.Response
+	err      error // the connection was closed
+}
+
+func responseOf[R kmsg.Response](answer any, err error) (response R, _ error) {
+	if err != nil {
+		return response, err
 	}
-	b.rep.Fetch(replication.FetchRequest{
-		Replica: cluster.BrokerID(request.ReplicaState.ID), ReplicaEpoch: cluster.BrokerEpoch(request.ReplicaState.Epoch),
-		MaxWait: time.Duration(request.MaxWaitMillis) * time.Millisecond, MinBytes: request.MinBytes, MaxBytes: request.MaxBytes,
-		LeaderOnly: true, Parts: parts,
-	}, func(results []replication.FetchResult) {
-		response := request.ResponseKind().(*kmsg.FetchResponse)
-		answer := kmsg.NewFetchResponseTopic()
-		answer.Topic, answer.TopicID = topic, topicID
-		for i := range results {
-			result := &results[i]
-			entry := kmsg.NewFetchResponseTopicPartition()
-			entry.Partition = parts[i].TP.Partition
-			entry.ErrorCode = codeOf(result.Err)
-			entry.HighWatermark, entry.LogStartOffset = int64(result.HighWatermark), int64(result.LogStartOffset)
-			if result.Diverging != nil {
-				entry.DivergingEpoch.Epoch, entry.DivergingEpoch.EndOffset = int32(result.Diverging.Epoch), int64(result.Diverging.EndOffset)
-			}
-			if result.Slice != nil {
-				data, err := result.Slice.ReadAll()
-				_ = result.Slice.Close()
-				if err != nil {
-					b.w.fail("read", "broker %d: %v", b.id, err)
-				}
-				entry.RecordBatches = append([]byte(nil), data...)
-			}
-			answer.Partitions = append(answer.Partitions, entry)
-		}
-		response.Topics = append(response.Topics, answer)
-		reply(response)
-	})
+	got := answer.(served)
+	if got.err != nil {
+		return response, got.err
+	}
+	return got.response.(R), nil
 }
 
 // askOffsets stands for a ListOffsets on a fetcher's connection; it takes no time, but may
 // fail.
-func (b *broker) askOffsets(leader cluster.BrokerID, request *kmsg.ListOffsetsRequest) (*kmsg.ListOffsetsResponse, error) {
+func (b *broker) askOffsets(leader cluster.BrokerID, request *kmsg.ListOffsetsRequest) (answer *kmsg.ListOffsetsResponse, err error) {
 	n, other := b.w.network, b.w.brokers[leader-1]
 	here, there := node(b.id), node(leader)
 	if !other.listening() || other.paused || n.cut[[2]node{here, there}] || n.cut[[2]node{there, here}] {
 		return nil, errTimeout
 	}
-	part := request.Topics[0].Partitions[0]
-	result := other.rep.ListOffsets(b.id, replication.ReadUncommitted, []replication.ListOffsetsPart{{
-		TP: tpOf(int(part.Partition)), CurrentLeaderEpoch: cluster.LeaderEpoch(part.CurrentLeaderEpoch), Timestamp: part.Timestamp,
-	}})[0]
-	response := kmsg.NewPtrListOffsetsResponse()
-	answer := kmsg.NewListOffsetsResponseTopic()
-	entry := kmsg.NewListOffsetsResponseTopicPartition()
-	entry.Partition, entry.ErrorCode, entry.Offset = part.Partition, codeOf(result.Err), int64(result.Offset)
-	answer.Partitions = append(answer.Partitions, entry)
-	response.Topics = append(response.Topics, answer)
-	return response, nil
+	other.serve(request, here, func(response kmsg.Response, failed error) {
+		answer, err = responseOf[*kmsg.ListOffsetsResponse](served{response, failed}, nil)
+	})
+	return answer, err
 }
 
 // alterPartition carries an ISR change to whom this broker takes for the controller.
@@ -521,28 +540,14 @@ func (b *broker) alterPartition(request *kmsg.AlterPartitionRequest) {
 	})
 }
 
-// serveControl carries out a request of the controller (broker/04, 05, 06).
-func (b *broker) serveControl(request kmsg.Request) kmsg.Response {
-	switch request := request.(type) {
-	case *kmsg.LeaderAndISRRequest:
-		response := b.rep.LeaderAndISR(request)
-		if response.ErrorCode == 0 {
-			b.meta.OverlayLeaderAndISR(request)
-			b.noteNamed(request)
+// serveControl carries out a request of the controller.
+func (b *broker) serveControl(request kmsg.Request, from cluster.BrokerID, reply func(any)) {
+	b.serve(request, node(from), func(response kmsg.Response, err error) {
+		if named, ok := request.(*kmsg.LeaderAndISRRequest); ok && err == nil && response.(*kmsg.LeaderAndISRResponse).ErrorCode == 0 {
+			b.noteNamed(named)
 		}
-		return response
-	case *kmsg.UpdateMetadataRequest:
-		response := request.ResponseKind().(*kmsg.UpdateMetadataResponse)
-		err := b.rep.CheckControl(cluster.BrokerEpoch(request.BrokerEpoch), cluster.ControllerEpoch(request.ControllerEpoch))
-		response.ErrorCode = codeOf(err)
-		if err == nil {
-			b.meta.ApplyUpdateMetadata(request)
-		}
-		return response
-	case *kmsg.StopReplicaRequest:
-		return b.rep.StopReplica(request)
-	}
-	panic(fmt.Sprintf("sim: the controller sent a %T", request))
+		reply(served{response, err})
+	})
 }
 
 // noteNamed remembers, for the checker, to which incarnation the controller gave leaderships.
@@ -550,20 +555,9 @@ func (b *broker) noteNamed(request *kmsg.LeaderAndISRRequest) {
 	for _, t := range request.TopicStates {
 		for _, state := range t.PartitionStates {
 			if cluster.BrokerID(state.Leader) == b.id {
-				tp := tpOf(int(state.Partition))
+				tp := cluster.TopicPartition{Topic: t.Topic, Partition: state.Partition}
 				b.named[tp] = max(b.named[tp], cluster.BrokerEpoch(request.BrokerEpoch))
 			}
 		}
 	}
-}
-
-func codeOf(err error) int16 {
-	var known *kerr.Error
-	if err == nil {
-		return 0
-	}
-	if errors.As(err, &known) {
-		return known.Code
-	}
-	return kerr.UnknownServerError.Code
 }

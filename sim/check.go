@@ -2,11 +2,13 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"understudy/internal/coordination/jute"
 	"understudy/internal/coordination/znode"
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/commitlog"
+	"understudy/internal/streaming/group"
 	"understudy/internal/streaming/record"
 	"understudy/internal/streaming/registry"
 )
@@ -35,14 +37,21 @@ import (
 //	no-convergence         without faults everything gets in sync and acknowledged in the end
 type checker struct {
 	w      *world
-	parts  []*partitionTruth
+	parts  []*partitionTruth // of all topics there have been, in the order of their creation
+	live   map[cluster.TopicPartition]*partitionTruth
+	groups *groupTruth
 	writer *registry.Fence // whose write is being applied; nil: nobody's with a fence
 	epoch  cluster.ControllerEpoch
 }
 
-// partitionTruth is what is true of a partition, whoever knows it.
+// partitionTruth is what is true of a partition, whoever knows it. A topic that is created
+// again under its name is another one.
 type partitionTruth struct {
-	number   int
+	tp       cluster.TopicPartition
+	id       cluster.TopicID
+	data     bool // its records are producers', not the group coordinator's
+	doomed   bool // the topic is marked for deletion: what is lost now does not matter
+	gone     bool // the topic's nodes are deleted
 	replicas []cluster.BrokerID
 	moving   bool                     // a reassignment is in progress
 	states   []cluster.PartitionState // by partition epoch
@@ -67,21 +76,47 @@ type entry struct {
 type mirror struct {
 	entries []entry
 	places  map[string]int
-	known   bool
-	led     int // incarnation in which it was seen leading without a break
+	last    map[int]int // by producer, the serial of its last record
+	led     int         // incarnation in which it was seen leading without a break
 	hw      cluster.Offset
+	looked  uint64 // how often it was looked at
 }
 
+func newMirror() *mirror { return &mirror{places: map[string]int{}, last: map[int]int{}} }
+
 func newChecker(w *world) *checker {
-	c := &checker{w: w}
-	for p := range w.config.partitions {
-		c.parts = append(c.parts, &partitionTruth{
-			number: p, leaders: map[cluster.LeaderEpoch]cluster.BrokerID{}, chains: map[place]uint64{},
-			mirrors: make([]*mirror, w.config.brokers+1),
-		})
-	}
+	c := &checker{w: w, live: map[cluster.TopicPartition]*partitionTruth{}}
+	c.groups = newGroupTruth(c)
 	return c
 }
+
+// part is what is true of the partition that goes by a name now; nil if there is none.
+func (c *checker) part(tp cluster.TopicPartition) *partitionTruth { return c.live[tp] }
+
+// partOf finds the partition that a topic id stands for.
+func (c *checker) partOf(tp cluster.TopicPartition, id cluster.TopicID) *partitionTruth {
+	if p := c.live[tp]; p != nil && p.id == id {
+		return p
+	}
+	for _, p := range c.parts {
+		if p.tp == tp && p.id == id {
+			return p
+		}
+	}
+	return nil
+}
+
+func (c *checker) newPart(tp cluster.TopicPartition, id cluster.TopicID) *partitionTruth {
+	p := &partitionTruth{
+		tp: tp, id: id, data: tp.Topic != group.Topic, leaders: map[cluster.LeaderEpoch]cluster.BrokerID{}, chains: map[place]uint64{},
+		mirrors: make([]*mirror, c.w.config.brokers+1),
+	}
+	c.parts = append(c.parts, p)
+	c.live[tp] = p
+	return p
+}
+
+func (p *partitionTruth) String() string { return p.tp.String() }
 
 func (p *partitionTruth) state() *cluster.PartitionState {
 	if len(p.states) == 0 {
@@ -92,9 +127,17 @@ func (p *partitionTruth) state() *cluster.PartitionState {
 
 func (p *partitionTruth) mirror(id cluster.BrokerID) *mirror {
 	if p.mirrors[id] == nil {
-		p.mirrors[id] = &mirror{places: map[string]int{}}
+		p.mirrors[id] = newMirror()
 	}
 	return p.mirrors[id]
+}
+
+// logOf is a broker's log of a partition: not of an earlier topic of that name.
+func (p *partitionTruth) logOf(b *broker) *commitlog.Log {
+	if log := b.logs.Get(p.tp); log != nil && (log.TopicID() == p.id || log.TopicID().IsZero() && !p.gone) {
+		return log
+	}
+	return nil
 }
 
 func chainOf(before uint64, epoch cluster.LeaderEpoch, value string) uint64 {
@@ -111,75 +154,147 @@ func (c *checker) afterStep(b *broker) {
 		return
 	}
 	for _, p := range c.parts {
-		log := b.logs.Get(tpOf(p.number))
+		log := p.logOf(b)
 		if log == nil {
-			if m := p.mirror(b.id); len(m.entries) > 0 {
+			if m := p.mirrors[b.id]; m != nil && len(m.entries) > 0 {
 				c.deleted(p, b, m)
 			}
 			continue
 		}
-		c.refresh(p, b, log)
-		c.lookAtLeader(p, b)
+		if log.Failed() != nil {
+			continue
+		}
+		changed := c.refresh(p, b, log)
+		if m := p.mirror(b.id); changed {
+			if m.looked++; m.looked%32 == 0 {
+				c.lookInside(p, b, log, m)
+			}
+		}
+		c.lookAtRole(p, b)
 	}
 }
 
 // deleted: the controller had a replica removed.
 func (c *checker) deleted(p *partitionTruth, b *broker, m *mirror) {
-	c.w.trace("deleted", "broker %d partition %d with %d records", b.id, p.number, len(m.entries))
-	if state := p.state(); !b.wiped && slices.Contains(state.ISR, b.id) {
-		c.w.fail("committed-lost", "broker %d is in the ISR %v of partition %d and its log is deleted", b.id, state.ISR, p.number)
+	c.w.trace("deleted", "broker %d %v with %d records", b.id, p, len(m.entries))
+	if state := p.state(); !b.wiped && !p.doomed && slices.Contains(state.ISR, b.id) {
+		c.w.fail("committed-lost", "broker %d is in the ISR %v of %v and its log is deleted", b.id, state.ISR, p)
 	}
-	m.entries, m.places, m.led = nil, map[string]int{}, -1
+	p.mirrors[b.id] = newMirror()
+	p.mirrors[b.id].led = -1
 }
 
 // refresh brings the mirror up to the log.
-func (c *checker) refresh(p *partitionTruth, b *broker, log *commitlog.Log) {
+func (c *checker) refresh(p *partitionTruth, b *broker, log *commitlog.Log) (changed bool) {
 	m := p.mirror(b.id)
 	end := int(log.EndOffset())
 	if end < len(m.entries) {
-		c.w.trace("truncated", "broker %d partition %d from %d to %d", b.id, p.number, len(m.entries), end)
-		if state := p.state(); end < len(p.ledger) && !b.wiped && state != nil && slices.Contains(state.ISR, b.id) {
-			c.w.fail("committed-lost", "broker %d is in the ISR %v of partition %d and cut its log to %d; %d records are committed", b.id, state.ISR, p.number, end, len(p.ledger))
+		c.w.trace("truncated", "broker %d %v from %d to %d", b.id, p, len(m.entries), end)
+		if state := p.state(); end < len(p.ledger) && !b.wiped && !p.doomed && state != nil && slices.Contains(state.ISR, b.id) {
+			c.w.fail("committed-lost", "broker %d is in the ISR %v of %v and cut its log to %d; %d records are committed", b.id, state.ISR, p, end, len(p.ledger))
 		}
-		for _, e := range m.entries[end:] {
-			delete(m.places, e.value)
-		}
-		m.entries = m.entries[:end]
+		m.cut(end)
+		c.lookInside(p, b, log, m)
 	}
 	for len(m.entries) < end {
+		changed = true
 		from := cluster.Offset(len(m.entries))
 		slice, err := log.Read(from, 1<<20, cluster.Offset(end), true)
 		if err != nil {
-			c.w.fail("read", "broker %d partition %d at %d: %v", b.id, p.number, from, err)
+			if c.harmed(b) {
+				return changed
+			}
+			c.w.fail("read", "broker %d %v at %d: %v", b.id, p, from, err)
 		}
 		data, err := slice.ReadAll()
 		if err != nil {
-			c.w.fail("read", "broker %d partition %d at %d: %v", b.id, p.number, from, err)
+			c.w.fail("read", "broker %d %v at %d: %v", b.id, p, from, err)
 		}
 		for found, err := range record.All(data) {
+			if err == nil {
+				err = found.Check()
+			}
 			if err != nil {
-				c.w.fail("read", "broker %d partition %d at %d: %v", b.id, p.number, from, err)
+				if c.harmed(b) {
+					return changed // what is damaged must not be given to anybody, and that is looked at there
+				}
+				c.w.fail("read", "broker %d %v at %d: %v", b.id, p, from, err)
 			}
 			for r, err := range found.Records(1 << 20) {
 				if err != nil {
-					c.w.fail("read", "broker %d partition %d at %d: %v", b.id, p.number, r.Offset, err)
+					c.w.fail("read", "broker %d %v at %d: %v", b.id, p, r.Offset, err)
 				}
 				if int(r.Offset) >= len(m.entries) {
-					c.noteRecord(p, b, m, r.Offset, found.LeaderEpoch(), string(r.Value))
+					c.noteRecord(p, b, m, r.Offset, found.LeaderEpoch(), p.valueOf(&r))
 				}
 			}
 		}
 		_ = slice.Close()
 		if cluster.Offset(len(m.entries)) == from {
-			c.w.fail("read", "broker %d partition %d: nothing at %d below the end %d", b.id, p.number, from, end)
+			c.w.fail("read", "broker %d %v: nothing at %d below the end %d", b.id, p, from, end)
 		}
 	}
-	m.known = true
+	return changed
+}
+
+// harmed says whether a broker's disk has been damaged.
+func (c *checker) harmed(b *broker) bool { return b.harmed }
+
+// valueOf is what a record is known by. Those of the group coordinator are not unique.
+func (p *partitionTruth) valueOf(r *record.Record) string {
+	if p.data {
+		return string(r.Value)
+	}
+	return describeGroupRecord(r)
+}
+
+func (m *mirror) cut(end int) {
+	for _, e := range m.entries[end:] {
+		delete(m.places, e.value)
+	}
+	m.entries = m.entries[:end]
+	m.last = map[int]int{}
+	for i := range m.entries {
+		if owner := ownerOf(m.entries[i].value); owner > 0 {
+			m.last[owner] = serialOf(m.entries[i].value)
+		}
+	}
+}
+
+// lookInside compares what a log knows of its records with the records.
+func (c *checker) lookInside(p *partitionTruth, b *broker, log *commitlog.Log, m *mirror) {
+	if end := len(m.entries); end > 0 {
+		at := end - 1 - c.w.look(min(end, 200))
+		if got := log.EpochForOffset(cluster.Offset(at)); got != m.entries[at].epoch {
+			c.w.fail("epoch-cache", "broker %d %v: offset %d is of epoch %d; the cache says %d", b.id, p, at, m.entries[at].epoch, got)
+		}
+	}
+	if latest := log.LatestEpoch(); len(m.entries) > 0 && latest < m.entries[len(m.entries)-1].epoch {
+		c.w.fail("epoch-cache", "broker %d %v: the last record is of epoch %d; the cache ends with %d", b.id, p, m.entries[len(m.entries)-1].epoch, latest)
+	}
+	if !p.data {
+		return
+	}
+	known := map[int64]int32{}
+	for _, state := range log.Producers() {
+		known[state.ProducerID] = state.LastSequence
+	}
+	for owner, serial := range m.last {
+		if sequence, found := known[producerID(owner)]; !found || int(sequence) != serial-1 {
+			c.w.fail("producer-state", "broker %d %v: the last record of producer %d has sequence %d; known is %v (%v)", b.id, p, owner, serial-1, sequence, found)
+		}
+	}
+	if len(known) != len(m.last) {
+		c.w.fail("producer-state", "broker %d %v: records of %d producers, %d are known", b.id, p, len(m.last), len(known))
+	}
 }
 
 func (c *checker) noteRecord(p *partitionTruth, b *broker, m *mirror, offset cluster.Offset, epoch cluster.LeaderEpoch, value string) {
 	if int(offset) != len(m.entries) {
-		c.w.fail("log-matching", "broker %d partition %d has offset %d after %d records", b.id, p.number, offset, len(m.entries))
+		c.w.fail("log-matching", "broker %d %v has offset %d after %d records", b.id, p, offset, len(m.entries))
+	}
+	if offset > 0 && epoch < m.entries[offset-1].epoch {
+		c.w.fail("log-matching", "broker %d %v: epoch %d at offset %d after %d", b.id, p, epoch, offset, m.entries[offset-1].epoch)
 	}
 	before := uint64(14695981039346656037)
 	if offset > 0 {
@@ -188,37 +303,52 @@ func (c *checker) noteRecord(p *partitionTruth, b *broker, m *mirror, offset clu
 	chain := chainOf(before, epoch, value)
 	key := place{offset, epoch}
 	if known, seen := p.chains[key]; seen && known != chain {
-		c.w.fail("log-matching", "broker %d partition %d: the log up to offset %d of epoch %d (%s) differs from another one's", b.id, p.number, offset, epoch, value)
+		c.w.fail("log-matching", "broker %d %v: the log up to offset %d of epoch %d (%s) differs from another one's", b.id, p, offset, epoch, value)
 	}
 	p.chains[key] = chain
-	if at, twice := m.places[value]; twice {
-		c.w.fail("duplicate", "broker %d partition %d has %s at %d and at %d", b.id, p.number, value, at, offset)
+	if at, twice := m.places[value]; twice && p.data {
+		c.w.fail("duplicate", "broker %d %v has %s at %d and at %d", b.id, p, value, at, offset)
+	}
+	if p.data {
+		owner, serial := ownerOf(value), serialOf(value)
+		if before := m.last[owner]; before != 0 && serial != before+1 {
+			c.w.fail("order", "broker %d %v: %s at %d comes after %d of that producer", b.id, p, value, offset, before)
+		}
+		m.last[owner] = serial
 	}
 	m.places[value] = int(offset)
 	m.entries = append(m.entries, entry{epoch, value, chain})
 }
 
-// lookAtLeader checks a replica that leads.
-func (c *checker) lookAtLeader(p *partitionTruth, b *broker) {
-	d, hosted := b.rep.Describe(tpOf(p.number))
+// lookAtRole checks a replica as the leader or follower that it is.
+func (c *checker) lookAtRole(p *partitionTruth, b *broker) {
+	d, hosted := b.rep.Describe(p.tp)
 	m := p.mirror(b.id)
-	if !hosted || !d.IsLeader {
+	if !hosted || d.TopicID != p.id {
 		m.led = -1
 		return
 	}
+	if !d.IsLeader {
+		m.led = -1
+		c.lookAtFollower(p, b, m, int(d.HighWatermark))
+		return
+	}
 	if other, seen := p.leaders[d.LeaderEpoch]; seen && other != b.id {
-		c.w.fail("one-leader-per-epoch", "brokers %d and %d lead partition %d in epoch %d", other, b.id, p.number, d.LeaderEpoch)
+		c.w.fail("one-leader-per-epoch", "brokers %d and %d lead %v in epoch %d", other, b.id, p, d.LeaderEpoch)
 	}
 	p.leaders[d.LeaderEpoch] = b.id
 	if m.led == b.incarnation && d.HighWatermark < m.hw {
-		c.w.fail("hw-goes-back", "leader %d of partition %d, epoch %d: from %d to %d", b.id, p.number, d.LeaderEpoch, m.hw, d.HighWatermark)
+		c.w.fail("hw-goes-back", "leader %d of %v, epoch %d: from %d to %d", b.id, p, d.LeaderEpoch, m.hw, d.HighWatermark)
 	}
 	m.led, m.hw = b.incarnation, d.HighWatermark
+	if p.doomed {
+		return
+	}
 	if int(d.PartitionEpoch) >= len(p.states) || d.PartitionEpoch < 0 {
-		c.w.fail("isr-by-controller", "leader %d of partition %d has partition epoch %d, which was never written", b.id, p.number, d.PartitionEpoch)
+		c.w.fail("isr-by-controller", "leader %d of %v has partition epoch %d, which was never written", b.id, p, d.PartitionEpoch)
 	}
 	if written := p.states[d.PartitionEpoch]; !slices.Equal(written.ISR, d.ISR) {
-		c.w.fail("isr-by-controller", "leader %d of partition %d has ISR %v at partition epoch %d; written was %v", b.id, p.number, d.ISR, d.PartitionEpoch, written.ISR)
+		c.w.fail("isr-by-controller", "leader %d of %v has ISR %v at partition epoch %d; written was %v", b.id, p, d.ISR, d.PartitionEpoch, written.ISR)
 	}
 	c.noteCommitted(p, b, m, int(d.HighWatermark))
 	state := p.state()
@@ -227,26 +357,46 @@ func (c *checker) lookAtLeader(p *partitionTruth, b *broker) {
 	}
 	for _, id := range state.ISR {
 		other := p.mirror(id)
-		if c.w.brokers[id-1].wiped || d.HighWatermark == 0 {
+		if c.w.brokers[id-1].wiped || c.w.brokers[id-1].harmed || d.HighWatermark == 0 {
 			continue
 		}
 		if len(other.entries) < int(d.HighWatermark) || other.entries[d.HighWatermark-1].chain != m.entries[d.HighWatermark-1].chain {
-			c.w.fail("hw-beyond-isr", "leader %d of partition %d, epoch %d, has high watermark %d; broker %d of the ISR %v has %d records", b.id, p.number, d.LeaderEpoch, d.HighWatermark, id, state.ISR, len(other.entries))
+			c.w.fail("hw-beyond-isr", "leader %d of %v, epoch %d, has high watermark %d; broker %d of the ISR %v has %d records", b.id, p, d.LeaderEpoch, d.HighWatermark, id, state.ISR, len(other.entries))
 		}
+	}
+}
+
+// lookAtFollower: what is below a follower's high watermark is shown to readers, too.
+func (c *checker) lookAtFollower(p *partitionTruth, b *broker, m *mirror, hw int) {
+	if p.doomed || b.wiped {
+		return
+	}
+	if hw = min(hw, len(m.entries)); hw == 0 {
+		return
+	}
+	if hw > len(p.ledger) || m.entries[hw-1].chain != p.ledger[hw-1].chain {
+		c.w.fail("hw-beyond-commit", "follower %d of %v has high watermark %d; %d records are committed, and not all of its below that", b.id, p, hw, len(p.ledger))
 	}
 }
 
 // noteCommitted enters into the ledger what a leader's high watermark says.
 func (c *checker) noteCommitted(p *partitionTruth, b *broker, m *mirror, hw int) {
 	if hw > len(m.entries) {
-		c.w.fail("hw-beyond-isr", "leader %d of partition %d has high watermark %d and %d records", b.id, p.number, hw, len(m.entries))
+		if c.harmed(b) {
+			hw = len(m.entries)
+		} else {
+			c.w.fail("hw-beyond-isr", "leader %d of %v has high watermark %d and %d records", b.id, p, hw, len(m.entries))
+		}
 	}
 	common := min(hw, len(p.ledger))
 	if common > 0 && m.entries[common-1].chain != p.ledger[common-1].chain {
-		c.w.fail("committed-lost", "leader %d of partition %d has other committed records below %d than were committed before", b.id, p.number, common)
+		c.w.fail("committed-lost", "leader %d of %v has other committed records below %d than were committed before", b.id, p, common)
 	}
 	if hw > len(p.ledger) {
 		p.ledger = append(p.ledger, m.entries[len(p.ledger):hw]...)
+		if !p.data {
+			c.groups.committed(p)
+		}
 	}
 }
 
@@ -256,22 +406,55 @@ func (p *partitionTruth) holds(id cluster.BrokerID) bool {
 	return n == 0 || len(m.entries) >= n && m.entries[n-1].chain == p.ledger[n-1].chain
 }
 
-// treeChanged looks at the state nodes that an entry has changed.
+// treeChanged looks at the nodes that an entry has changed.
 func (c *checker) treeChanged(events []znode.Event) {
 	for _, event := range events {
-		if event.Path == registry.TopicPath(topic) && event.Type != jute.EventChildrenChanged {
-			c.assignmentWritten(event.Path)
+		if event.Type == jute.EventChildrenChanged {
+			continue
+		}
+		if topic, ok := registry.TopicOfPath(event.Path); ok {
+			if event.Type == jute.EventDeleted {
+				c.topicGone(topic)
+			} else {
+				c.assignmentWritten(topic, event.Path)
+			}
+		}
+		if topic, ok := strings.CutPrefix(event.Path, registry.PathDeleteTopics+"/"); ok && event.Type != jute.EventDeleted {
+			c.each(topic, func(p *partitionTruth) { p.doomed = true })
 		}
 	}
 	for _, p := range c.parts {
-		path := registry.StatePath(tpOf(p.number))
+		if p.gone {
+			continue
+		}
+		path := registry.StatePath(p.tp)
 		for _, event := range events {
-			if event.Path == path && event.Type != jute.EventChildrenChanged {
+			if event.Path == path && event.Type != jute.EventChildrenChanged && event.Type != jute.EventDeleted {
 				c.stateWritten(p, path)
 				break
 			}
 		}
 	}
+}
+
+// each does something for the partitions of the topic that has this name now.
+func (c *checker) each(topic string, do func(*partitionTruth)) {
+	for _, p := range c.parts {
+		if p.tp.Topic == topic && !p.gone {
+			do(p)
+		}
+	}
+}
+
+func (c *checker) topicGone(topic string) {
+	c.w.trace("deleted", "topic %s", topic)
+	c.each(topic, func(p *partitionTruth) {
+		if !p.doomed {
+			c.w.fail("state-node", "the nodes of %v are deleted; nobody asked for it", p)
+		}
+		p.gone = true
+		delete(c.live, p.tp)
+	})
 }
 
 func (c *checker) nodeAt(path string) (data []byte, stat jute.Stat) {
@@ -286,26 +469,34 @@ func (c *checker) nodeAt(path string) (data []byte, stat jute.Stat) {
 	return data, stat
 }
 
-func (c *checker) assignmentWritten(path string) {
+func (c *checker) assignmentWritten(topic, path string) {
 	data, _ := c.nodeAt(path)
 	assignment, err := registry.DecodeTopic(topic, data)
 	if err != nil {
 		c.w.fail("state-node", "%v", err)
 	}
-	c.w.trace("assigned", "%s", data)
-	for _, p := range c.parts {
-		at := assignment.Partitions[int32(p.number)]
+	c.w.trace("assigned", "%s %s", topic, data)
+	for number := range int32(len(assignment.Partitions)) {
+		at := assignment.Partitions[number]
+		tp := cluster.TopicPartition{Topic: topic, Partition: number}
+		p := c.live[tp]
+		if p == nil {
+			p = c.newPart(tp, assignment.ID)
+		}
+		if p.id != assignment.ID {
+			c.w.fail("state-node", "%s changes the topic's id from %v to %v", path, p.id, assignment.ID)
+		}
 		p.replicas, p.moving = at.Replicas, at.Reassigning()
 	}
 }
 
 func (c *checker) stateWritten(p *partitionTruth, path string) {
 	data, stat := c.nodeAt(path)
-	state, err := registry.DecodePartitionState(tpOf(p.number), data, stat.Version)
+	state, err := registry.DecodePartitionState(p.tp, data, stat.Version)
 	if err != nil {
 		c.w.fail("state-node", "%v", err)
 	}
-	c.w.trace("state", "partition %d: %s version %d", p.number, data, stat.Version)
+	c.w.trace("state", "%v: %s version %d", p, data, stat.Version)
 	before := p.state()
 	switch {
 	case c.writer == nil || c.writer.Epoch != c.epoch || state.ControllerEpoch != c.epoch:
@@ -318,6 +509,9 @@ func (c *checker) stateWritten(p *partitionTruth, path string) {
 		c.w.fail("state-node", "%s: from leader %d epoch %d to leader %d epoch %d", path, before.Leader, before.LeaderEpoch, state.Leader, state.LeaderEpoch)
 	}
 	for _, id := range state.ISR {
+		if p.doomed {
+			break
+		}
 		if !slices.Contains(p.replicas, id) {
 			c.w.fail("state-node", "%s: %d of the ISR %v is not assigned %v", path, id, state.ISR, p.replicas)
 		}
@@ -325,10 +519,10 @@ func (c *checker) stateWritten(p *partitionTruth, path string) {
 			c.w.fail("committed-lost", "%s: broker %d comes into the ISR %v (leader %d, epoch %d) and does not have all of %d committed records", path, id, state.ISR, state.Leader, state.LeaderEpoch, len(p.ledger))
 		}
 	}
-	if state.Leader >= 1 && c.w.brokers[state.Leader-1].wiped && (before == nil || before.Leader != state.Leader) && !p.holds(state.Leader) {
+	if !p.doomed && state.Leader >= 1 && c.w.brokers[state.Leader-1].wiped && (before == nil || before.Leader != state.Leader) && !p.holds(state.Leader) {
 		c.w.fail("committed-lost", "%s: broker %d is elected and has lost committed records with its power", path, state.Leader)
 	}
-	if !slices.ContainsFunc(state.ISR, func(id cluster.BrokerID) bool { return !c.w.brokers[id-1].wiped }) {
+	if !p.doomed && !slices.ContainsFunc(state.ISR, func(id cluster.BrokerID) bool { return !c.w.brokers[id-1].wiped }) {
 		panic(beyondModel{})
 	}
 	state.PartitionEpoch = cluster.PartitionEpoch(stat.Version)
@@ -354,19 +548,20 @@ func (c *checker) sessionEnded(id jute.SessionID) {
 func (c *checker) started(b *broker) {
 	for _, p := range c.parts {
 		m := p.mirror(b.id)
-		m.led = -1
-		log := b.logs.Get(tpOf(p.number))
+		log := p.logOf(b)
 		end := 0
 		if log != nil {
 			end = int(log.EndOffset())
 		}
-		if state := p.state(); !b.wiped && end < len(m.entries) && end < len(p.ledger) && state != nil && slices.Contains(state.ISR, b.id) {
-			c.w.fail("committed-lost", "broker %d was killed with %d records of partition %d, %d committed, and finds %d", b.id, len(m.entries), p.number, len(p.ledger), end)
+		if state := p.state(); !b.wiped && !b.harmed && !p.doomed && end < len(m.entries) && end < len(p.ledger) && state != nil && slices.Contains(state.ISR, b.id) {
+			c.w.fail("committed-lost", "broker %d was killed with %d records of %v, %d committed, and finds %d", b.id, len(m.entries), p, len(p.ledger), end)
 		}
 		// Everything is read again: what recovery made of the files is to be seen.
-		m.entries, m.places = nil, map[string]int{}
-		if log != nil {
+		p.mirrors[b.id] = newMirror()
+		p.mirrors[b.id].led = -1
+		if log != nil && log.Failed() == nil {
 			c.refresh(p, b, log)
+			c.lookInside(p, b, log, p.mirror(b.id))
 		}
 	}
 	b.wiped = false
@@ -380,7 +575,7 @@ func (c *checker) died(b *broker) {
 
 func (c *checker) inAnyISR(id cluster.BrokerID) bool {
 	return slices.ContainsFunc(c.parts, func(p *partitionTruth) bool {
-		return p.state() != nil && slices.Contains(p.state().ISR, id)
+		return p.state() != nil && !p.doomed && slices.Contains(p.state().ISR, id)
 	})
 }
 
@@ -400,6 +595,9 @@ func (c *checker) mayLosePower(b *broker) bool {
 	}
 	for _, p := range c.parts {
 		state := p.state()
+		if p.doomed {
+			continue
+		}
 		if state == nil {
 			return false
 		}
@@ -417,21 +615,29 @@ func (c *checker) mayLosePower(b *broker) bool {
 }
 
 // ackLeaves checks a broker's right at the moment it acknowledges.
-func (c *checker) ackLeaves(b *broker, partition int) {
-	if b.lossSeen && b.named[tpOf(partition)] <= b.lostEpoch {
-		c.w.fail("ack-without-right", "broker %d acknowledges for partition %d; it knows that its session is lost and was not named leader since", b.id, partition)
+func (c *checker) ackLeaves(b *broker, tp cluster.TopicPartition) {
+	if b.lossSeen && b.named[tp] <= b.lostEpoch {
+		c.w.fail("ack-without-right", "broker %d acknowledges for %v; it knows that its session is lost and was not named leader since", b.id, tp)
 	}
 	if b.unconfirmed {
-		c.w.fail("ack-without-right", "broker %d acknowledges for partition %d after a pause, before its session is confirmed", b.id, partition)
+		c.w.fail("ack-without-right", "broker %d acknowledges for %v after a pause, before its session is confirmed", b.id, tp)
 	}
 }
 
-func (c *checker) acknowledged(client *client, b *batch, by cluster.BrokerID, info commitlog.AppendInfo) {
-	p := c.parts[client.partition]
-	c.w.trace("acked", "client %d batch %d by broker %d at %d (duplicate %v)", client.node, b.sequence, by, info.First, info.Duplicate)
+// acknowledged: the records of a batch are committed from an offset on, in the topic of that
+// name that the broker had when it said so.
+func (c *checker) acknowledged(client *client, b *batch, by cluster.BrokerID, id cluster.TopicID, first cluster.Offset) {
+	p := c.partOf(client.tp, id)
+	if p == nil {
+		c.w.fail("ack-uncommitted", "broker %d acknowledged %v for a topic %v that there has never been", by, b.values, id)
+	}
+	if p.doomed {
+		return
+	}
+	c.w.trace("acked", "client %d batch %d by broker %d at %d", client.node, b.sequence, by, first)
 	for i, value := range b.values {
-		at := int(info.First) + i
-		if at >= len(p.ledger) {
+		at := int(first) + i
+		if at >= len(p.ledger) || at < 0 {
 			c.w.fail("ack-uncommitted", "%s was acknowledged by broker %d at %d; %d records are committed", value, by, at, len(p.ledger))
 		}
 		if p.ledger[at].value != value {
@@ -443,7 +649,11 @@ func (c *checker) acknowledged(client *client, b *batch, by cluster.BrokerID, in
 // producerRefused judges a refusal after which a producer cannot go on. It is right where an
 // old attempt, late on a former connection, has overtaken an earlier batch.
 func (c *checker) producerRefused(client *client, b *batch, by cluster.BrokerID, err error) {
-	p := c.parts[client.partition]
+	p := c.live[client.tp]
+	if p == nil || p.doomed {
+		client.stuck = true
+		return
+	}
 	m := p.mirror(by)
 	values := b.values
 	if _, stored := m.places[values[0]]; !stored {
@@ -461,26 +671,37 @@ func (c *checker) producerRefused(client *client, b *batch, by cluster.BrokerID,
 	client.stuck = true
 }
 
-func (c *checker) wasRead(client *client, from cluster.BrokerID, offset cluster.Offset, value string) {
-	p := c.parts[client.partition]
-	if int(offset) >= len(p.ledger) || p.ledger[offset].value != value {
-		c.w.fail("reader-goes-on", "broker %d showed %s at offset %d of partition %d, which is not committed there", from, value, offset, client.partition)
+// wasRead: a reader was shown a record, of the topic that the broker had then.
+func (c *checker) wasRead(tp cluster.TopicPartition, id cluster.TopicID, from cluster.BrokerID, offset cluster.Offset, value string) {
+	p := c.partOf(tp, id)
+	if p == nil {
+		c.w.fail("reader-goes-on", "broker %d showed %s at offset %d of %v for a topic %v that there has never been", from, value, offset, tp, id)
+	}
+	if !p.doomed && (int(offset) >= len(p.ledger) || p.ledger[offset].value != value) {
+		c.w.fail("reader-goes-on", "broker %d showed %s at offset %d of %v, which is not committed there", from, value, offset, tp)
 	}
 }
 
 // settled: nothing is left to do after the faults are over.
 func (w *world) settled() bool {
 	for _, client := range w.clients {
+		p := w.check.live[client.tp]
+		if p == nil {
+			continue
+		}
 		if client.producer && !client.stuck && len(client.window) > 0 {
 			return false
 		}
-		if !client.producer && int(client.position) < len(w.check.parts[client.partition].ledger) {
+		if !client.producer && int(client.position) < len(p.ledger) {
 			return false
 		}
 	}
 	for _, p := range w.check.parts {
+		if p.gone {
+			continue
+		}
 		state := p.state()
-		if state == nil || state.Leader < 1 || len(state.ISR) != len(p.replicas) || p.moving {
+		if state == nil || state.Leader < 1 || len(state.ISR) != len(p.replicas) || p.moving || p.doomed {
 			return false
 		}
 		length := len(p.mirror(state.Leader).entries)
@@ -493,7 +714,7 @@ func (w *world) settled() bool {
 			}
 		}
 	}
-	return true
+	return w.members == nil || w.check.groups.settled()
 }
 
 // final is the look at the end, when the faults are over and everything had time.
@@ -503,13 +724,13 @@ func (c *checker) final() {
 		for _, p := range c.parts {
 			for _, b := range c.w.brokers {
 				if b.rep != nil {
-					d, _ := b.rep.Describe(tpOf(p.number))
+					d, _ := b.rep.Describe(p.tp)
 					image := b.meta.Image()
 					c.w.trace("stuck", "broker %d: registered %v, controller %v (knows %d, queue %d, busy %v), sees %v, %+v", b.id, b.registered, b.control.core != nil,
 						image.ControllerID(), len(b.control.queue), b.control.busy, image.Brokers(), d)
 				}
 			}
-			c.w.trace("stuck", "partition %d: %+v, %d committed", p.number, p.state(), len(p.ledger))
+			c.w.trace("stuck", "%v (doomed %v, gone %v): %+v, %d committed", p, p.doomed, p.gone, p.state(), len(p.ledger))
 		}
 		for _, client := range c.w.clients {
 			c.w.trace("stuck", "client %d: leader %d epoch %d window %d position %d waiting %v", client.node, client.leader, client.epoch, len(client.window), client.position, client.waiting)
@@ -517,10 +738,15 @@ func (c *checker) final() {
 		c.w.fail("no-convergence", "20 s after the last fault something is still missing (the trace says what)")
 	}
 	for _, p := range c.parts {
+		if p.gone {
+			continue
+		}
 		for _, id := range p.replicas {
 			if !p.holds(id) {
-				c.w.fail("committed-lost", "broker %d does not have all of partition %d in the end", id, p.number)
+				c.w.fail("committed-lost", "broker %d does not have all of %v in the end", id, p)
 			}
+			b := c.w.brokers[id-1]
+			c.lookInside(p, b, p.logOf(b), p.mirror(id))
 		}
 	}
 }

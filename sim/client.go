@@ -7,26 +7,23 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
-	"understudy/internal/streaming/commitlog"
 	"understudy/internal/streaming/record"
-	"understudy/internal/streaming/replication"
 )
 
 // client is a producer or a reader of one partition.
 type client struct {
-	w         *world
-	node      node
-	partition int
-	producer  bool
+	w        *world
+	node     node
+	tp       cluster.TopicPartition
+	producer bool
 
-	leader cluster.BrokerID // as far as it knows
-	epoch  cluster.LeaderEpoch
-	links  map[cluster.BrokerID]*link
+	leaders // of its partition
+	links   links
 
 	// A producer's.
-	pid     int64
 	serial  int // of values
 	next    int32
 	window  []*batch // not acknowledged, in order
@@ -37,8 +34,67 @@ type client struct {
 	acked   int
 
 	// A reader's.
+	fetching *fetching
+	topicID  cluster.TopicID // of the topic that position is in
 	position cluster.Offset
+	readTo   cluster.LeaderEpoch // of the last record read
 	latest   cluster.Offset
+}
+
+// leaders is what a client knows of who leads a partition.
+type leaders struct {
+	leader cluster.BrokerID
+	epoch  cluster.LeaderEpoch
+	id     cluster.TopicID
+}
+
+// learn takes over what is newer than what is known. A topic created anew begins anew.
+func (l *leaders) learn(leader cluster.BrokerID, epoch cluster.LeaderEpoch, id cluster.TopicID) {
+	if !id.IsZero() && id != l.id || epoch > l.epoch || epoch == l.epoch && l.leader < 1 {
+		l.leader, l.epoch = leader, epoch
+		if !id.IsZero() {
+			l.id = id
+		}
+	}
+}
+
+// links are a client's connections, by broker.
+type links struct {
+	w  *world
+	me node
+	to map[cluster.BrokerID]*link
+}
+
+func newLinks(w *world, me node) links { return links{w, me, map[cluster.BrokerID]*link{}} }
+
+func (l *links) linkTo(id cluster.BrokerID) *link {
+	if l.to[id] == nil {
+		l.to[id] = l.w.network.link(l.me, node(id))
+	}
+	return l.to[id]
+}
+
+// ask sends a request to a broker and hands its response, or why there is none, to done.
+func ask[R kmsg.Response](l *links, to cluster.BrokerID, timeout time.Duration, request kmsg.Request, done func(R, error)) {
+	b := l.w.brokers[to-1]
+	l.linkTo(to).call(timeout, func(reply func(any)) {
+		b.serve(request, l.me, func(response kmsg.Response, err error) { reply(served{response, err}) })
+	}, func(answer any, err error) {
+		response, err := responseOf[R](answer, err)
+		done(response, err)
+	})
+}
+
+// askMetadata asks some broker about topics.
+func (l *links) askMetadata(topics []string, done func(*kmsg.MetadataResponse, error)) {
+	request := kmsg.NewPtrMetadataRequest()
+	request.Version = 12
+	for _, topic := range topics {
+		asked := kmsg.NewMetadataRequestTopic()
+		asked.Topic = &topic
+		request.Topics = append(request.Topics, asked)
+	}
+	ask(l, l.w.brokers[l.w.chance.IntN(len(l.w.brokers))].id, 200*time.Millisecond, request, done)
 }
 
 type batch struct {
@@ -49,11 +105,17 @@ type batch struct {
 
 const windowMax = 5
 
-func newClient(w *world, index, partition int, producer bool) *client {
-	return &client{
-		w: w, node: firstClient + node(index), partition: partition, producer: producer, pid: int64(1000 + index),
-		leader: cluster.NoBroker, epoch: cluster.NoLeaderEpoch, links: map[cluster.BrokerID]*link{}, round: 1, latest: -1,
+// producerID is the id of the producer at a node.
+func producerID(at int) int64 { return 1000 + int64(at) }
+
+func newClient(w *world, index int, tp cluster.TopicPartition, producer bool) *client {
+	c := &client{
+		w: w, node: firstClient + node(index), tp: tp, producer: producer,
+		leaders: leaders{leader: cluster.NoBroker, epoch: cluster.NoLeaderEpoch}, round: 1, latest: -1, readTo: cluster.NoLeaderEpoch,
 	}
+	c.links = newLinks(w, c.node)
+	c.fetching = newFetching(w, &c.links)
+	return c
 }
 
 func (c *client) begin() {
@@ -64,31 +126,14 @@ func (c *client) begin() {
 	}
 }
 
-func (c *client) linkTo(id cluster.BrokerID) *link {
-	if c.links[id] == nil {
-		c.links[id] = c.w.network.link(c.node, node(id))
-	}
-	return c.links[id]
-}
-
 // refresh asks some broker who leads; then is called when that is known better or not.
 func (c *client) refresh(then func()) {
-	w := c.w
-	b := w.brokers[w.chance.IntN(len(w.brokers))]
-	type leadership struct {
-		leader cluster.BrokerID
-		epoch  cluster.LeaderEpoch
-	}
-	c.linkTo(b.id).call(200*time.Millisecond, func(reply func(any)) {
-		state, found := b.meta.Image().Partition(tpOf(c.partition))
-		if !found {
-			state.Leader, state.LeaderEpoch = cluster.NoBroker, cluster.NoLeaderEpoch
-		}
-		reply(leadership{state.Leader, state.LeaderEpoch})
-	}, func(answer any, err error) {
+	c.links.askMetadata([]string{c.tp.Topic}, func(response *kmsg.MetadataResponse, err error) {
 		if err == nil {
-			if l := answer.(leadership); l.epoch > c.epoch || l.epoch == c.epoch && c.leader < 1 {
-				c.leader, c.epoch = l.leader, l.epoch
+			for _, part := range response.Topics[0].Partitions {
+				if part.Partition == c.tp.Partition && response.Topics[0].ErrorCode == 0 {
+					c.learn(cluster.BrokerID(part.Leader), cluster.LeaderEpoch(part.LeaderEpoch), response.Topics[0].TopicID)
+				}
 			}
 		}
 		then()
@@ -132,7 +177,7 @@ func (c *client) send() {
 		c.retry()
 		return
 	}
-	if l := c.linkTo(c.leader); l.lost() && c.window[0].sent == c.round {
+	if l := c.links.linkTo(c.leader); l.lost() && c.window[0].sent == c.round {
 		// What is under way went with its connection.
 		c.trusted = false
 		c.round++
@@ -152,37 +197,58 @@ func (c *client) send() {
 	}
 }
 
-func (c *client) sendBatch(b *batch, round int) {
-	w, id := c.w, c.leader
-	leader := w.brokers[id-1]
+func (c *client) build(b *batch) []byte {
 	options := record.DefaultOptions()
-	options.ProducerID, options.ProducerEpoch, options.BaseSequence = c.pid, 0, b.sequence
+	options.ProducerID, options.ProducerEpoch, options.BaseSequence = producerID(int(c.node)), 0, b.sequence
 	builder := record.NewBuilder(options)
 	for _, value := range b.values {
-		builder.Append(1_700_000_000_000+w.now.Milliseconds(), nil, []byte(value))
+		builder.Append(1_700_000_000_000+c.w.now.Milliseconds(), nil, []byte(value))
 	}
 	data, err := builder.Build()
 	if err != nil {
 		panic(err)
 	}
-	c.linkTo(id).call(w.between(150*time.Millisecond, 600*time.Millisecond), func(reply func(any)) {
-		leader.rep.Append(replication.AppendRequest{
-			Parts: []replication.AppendPart{{TP: tpOf(c.partition), Records: data}}, Acks: replication.AcksAll,
-			Timeout: 400 * time.Millisecond, Origin: commitlog.Client,
-		}, func(results []replication.AppendResult) {
-			if results[0].Err == nil {
-				w.check.ackLeaves(leader, c.partition)
+	return data
+}
+
+// produced is what comes back, and the topic for which it holds.
+type produced struct {
+	served
+	id cluster.TopicID
+}
+
+func (c *client) sendBatch(b *batch, round int) {
+	w, id := c.w, c.leader
+	leader := w.brokers[id-1]
+	request := kmsg.NewPtrProduceRequest()
+	request.Version, request.Acks, request.TimeoutMillis = 11, -1, 400
+	asked, part := kmsg.NewProduceRequestTopic(), kmsg.NewProduceRequestTopicPartition()
+	part.Partition, part.Records = c.tp.Partition, c.build(b)
+	asked.Topic, asked.Partitions = c.tp.Topic, append(asked.Partitions, part)
+	request.Topics = append(request.Topics, asked)
+	c.links.linkTo(id).call(w.between(150*time.Millisecond, 600*time.Millisecond), func(reply func(any)) {
+		leader.serve(request, c.node, func(response kmsg.Response, err error) {
+			if err == nil && response.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode == 0 {
+				w.check.ackLeaves(leader, c.tp)
 			}
-			reply(results[0])
+			reply(produced{served{response, err}, leader.topicIDOf(c.tp)})
 		})
 	}, func(answer any, err error) {
-		result, _ := answer.(replication.AppendResult)
+		var hint leaders
+		var first cluster.Offset
+		var topicID cluster.TopicID
 		if err == nil {
-			err = result.Err
+			got := answer.(produced)
+			if err = got.err; err == nil {
+				part := &got.response.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
+				err = kerr.ErrorForCode(part.ErrorCode)
+				first, topicID = cluster.Offset(part.BaseOffset), got.id
+				hint = leaders{leader: cluster.BrokerID(part.CurrentLeader.LeaderID), epoch: cluster.LeaderEpoch(part.CurrentLeader.LeaderEpoch)}
+			}
 		}
 		if err == nil {
 			// Also to an attempt that was given up: it is true all the same.
-			w.check.acknowledged(c, b, id, result.Info)
+			w.check.acknowledged(c, b, id, topicID, first)
 		}
 		if round != c.round || len(c.window) == 0 {
 			return
@@ -191,7 +257,7 @@ func (c *client) sendBatch(b *batch, round int) {
 			c.acknowledged(b)
 			return
 		}
-		c.failed(b, id, err, result.Leader)
+		c.failed(b, id, err, hint)
 	})
 }
 
@@ -206,7 +272,7 @@ func (c *client) acknowledged(b *batch) {
 	c.send()
 }
 
-func (c *client) failed(b *batch, id cluster.BrokerID, err error, hint replication.LeaderHint) {
+func (c *client) failed(b *batch, id cluster.BrokerID, err error, hint leaders) {
 	c.w.trace("refused", "client %d batch %d by broker %d: %v", c.node, b.sequence, id, err)
 	if b == c.window[0] && (errors.Is(err, kerr.OutOfOrderSequenceNumber) || errors.Is(err, kerr.UnknownProducerID) || errors.Is(err, kerr.InvalidProducerEpoch)) {
 		c.w.check.producerRefused(c, b, id, err)
@@ -214,9 +280,9 @@ func (c *client) failed(b *batch, id cluster.BrokerID, err error, hint replicati
 	}
 	c.trusted = false
 	c.round++
-	c.linkTo(id).reset()
-	if hint.Epoch > c.epoch && hint.Leader >= 1 {
-		c.leader, c.epoch = hint.Leader, hint.Epoch
+	c.links.linkTo(id).reset()
+	if hint.leader >= 1 {
+		c.learn(hint.leader, hint.epoch, cluster.TopicID{})
 	}
 	c.retry()
 }
@@ -231,117 +297,5 @@ func (c *client) retry() {
 			c.waiting = false
 			c.send()
 		})
-	})
-}
-
-// read fetches from the leader, sometimes from a follower, and checks what it sees.
-func (c *client) read() {
-	w := c.w
-	again := func() { w.after(w.between(3*time.Millisecond, 50*time.Millisecond), c.read) }
-	target, epoch := c.leader, c.epoch
-	fromLeader := true
-	if w.oneIn(4) {
-		target, fromLeader = w.brokers[w.chance.IntN(len(w.brokers))].id, false
-	}
-	if target < 1 {
-		c.refresh(again)
-		return
-	}
-	b := w.brokers[target-1]
-	if fromLeader && w.oneIn(5) {
-		c.askLatest(b, epoch, again)
-		return
-	}
-	position := c.position
-	c.linkTo(target).call(300*time.Millisecond, func(reply func(any)) {
-		b.rep.Fetch(replication.FetchRequest{
-			Replica: replication.ConsumerReplica, ReplicaEpoch: cluster.UnknownBrokerEpoch, MaxWait: 50 * time.Millisecond, MinBytes: 1, MaxBytes: 1000,
-			Parts: []replication.FetchPart{{TP: tpOf(c.partition), CurrentLeaderEpoch: epoch, FetchOffset: position, LastFetchedEpoch: cluster.NoLeaderEpoch, MaxBytes: 1000}},
-		}, func(results []replication.FetchResult) {
-			result := &results[0]
-			answer := readAnswer{err: result.Err, highWatermark: result.HighWatermark, hint: result.Leader}
-			if result.Slice != nil {
-				data, err := result.Slice.ReadAll()
-				_ = result.Slice.Close()
-				if err != nil {
-					w.fail("read", "broker %d: %v", b.id, err)
-				}
-				answer.data = append([]byte(nil), data...)
-			}
-			reply(answer)
-		})
-	}, func(answer any, err error) {
-		got, _ := answer.(readAnswer)
-		if err == nil {
-			err = got.err
-		}
-		switch {
-		case err == nil:
-			c.consume(target, got.data)
-			again()
-		case fromLeader && errors.Is(err, kerr.OffsetOutOfRange):
-			w.fail("reader-goes-on", "reader of %d: broker %d, leader in epoch %d, has no offset %d, which was readable before", c.partition, target, epoch, position)
-		default:
-			if got.hint.Leader >= 1 && got.hint.Epoch > c.epoch {
-				c.leader, c.epoch = got.hint.Leader, got.hint.Epoch
-			}
-			c.refresh(again)
-		}
-	})
-}
-
-type readAnswer struct {
-	err           error
-	highWatermark cluster.Offset
-	data          []byte
-	hint          replication.LeaderHint
-}
-
-func (c *client) consume(from cluster.BrokerID, data []byte) {
-	for batch, err := range record.All(data) {
-		if err != nil {
-			c.w.fail("read", "broker %d sent a batch that does not parse: %v", from, err)
-		}
-		for r, err := range batch.Records(1 << 20) {
-			if err != nil {
-				c.w.fail("read", "broker %d sent a record that does not parse: %v", from, err)
-			}
-			if r.Offset < c.position {
-				continue
-			}
-			if r.Offset > c.position {
-				c.w.fail("reader-goes-on", "reader of %d was at %d and got %d from broker %d", c.partition, c.position, r.Offset, from)
-			}
-			c.w.check.wasRead(c, from, r.Offset, string(r.Value))
-			c.position++
-		}
-		if batch.LeaderEpoch() > c.epoch {
-			// A client knows by what it has read that the leader it knew is over (KIP-320).
-			c.leader, c.epoch = cluster.NoBroker, batch.LeaderEpoch()
-		}
-	}
-}
-
-// askLatest asks for the end as readers see it; it does not go back in a leader epoch or a
-// later one.
-func (c *client) askLatest(b *broker, epoch cluster.LeaderEpoch, again func()) {
-	before := c.latest
-	c.linkTo(b.id).call(300*time.Millisecond, func(reply func(any)) {
-		reply(b.rep.ListOffsets(replication.ConsumerReplica, replication.ReadUncommitted, []replication.ListOffsetsPart{{
-			TP: tpOf(c.partition), CurrentLeaderEpoch: epoch, Timestamp: -1,
-		}})[0])
-	}, func(answer any, err error) {
-		result, _ := answer.(replication.ListOffsetsResult)
-		if err == nil && result.Err == nil {
-			if result.Offset < before {
-				c.w.fail("latest-goes-back", "the end of %d was %d and is %d at broker %d, epoch %d", c.partition, before, result.Offset, b.id, epoch)
-			}
-			c.latest = max(c.latest, result.Offset)
-		}
-		if err == nil && result.Err != nil {
-			c.refresh(again)
-			return
-		}
-		again()
 	})
 }

@@ -393,11 +393,15 @@ func (ch *channel) attempt(request kmsg.Request) {
 			return
 		}
 		ch.served = max(ch.served, attempt)
-		reply(responseOnWire(other.serveControl(carried)))
+		other.serveControl(carried, b.id, reply)
 	}, func(answer any, err error) {
 		ch.busy = false
 		if ch.gone() {
 			return
+		}
+		var response kmsg.Response
+		if request != nil {
+			response, err = responseOf[kmsg.Response](answer, err)
 		}
 		if err != nil {
 			ch.failed(err)
@@ -406,7 +410,7 @@ func (ch *channel) attempt(request kmsg.Request) {
 		ch.refusals, ch.reached = 0, true
 		if request != nil {
 			ch.queue = ch.queue[1:]
-			ch.answered(request, answer.(kmsg.Response))
+			ch.answered(request, response)
 		}
 		ch.pump()
 	})

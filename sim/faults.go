@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/group"
 	"understudy/internal/streaming/registry"
 )
 
@@ -18,19 +19,23 @@ func (w *world) begin() {
 	for id := range w.config.brokers {
 		w.brokers = append(w.brokers, newBroker(w, cluster.BrokerID(id+1)))
 	}
-	w.createTopic()
+	w.openAdmin()
+	w.createTopic(topic, w.config.partitions)
 	for _, b := range w.brokers {
 		w.after(w.between(0, 300*time.Millisecond), b.start)
 	}
 	w.after(0, w.coordinator.tick)
-	index := 0
 	for p := range w.config.partitions {
-		for _, producer := range []bool{true, true, false} {
-			c := newClient(w, index, p, producer)
-			index++
-			w.clients = append(w.clients, c)
-			c.begin()
+		w.addClients(tpOf(p))
+	}
+	if w.config.members > 0 {
+		w.createTopic(group.Topic, 1)
+		for i := range w.config.members {
+			m := newMember(w, i, i < w.config.static)
+			w.members = append(w.members, m)
+			w.after(w.between(0, time.Second), m.start)
 		}
+		w.after(time.Second, newKeeper(w).act)
 	}
 	for _, a := range w.schedule {
 		w.at(a.at, func() { w.perform(a) })
@@ -47,26 +52,41 @@ func (w *world) producerAt(producer int) int {
 	return producer/(clientsEach-1)*clientsEach + producer%(clientsEach-1)
 }
 
+// addClients adds two producers and a reader.
+func (w *world) addClients(tp cluster.TopicPartition) {
+	for _, producer := range []bool{true, true, false} {
+		c := newClient(w, len(w.clients), tp, producer)
+		w.clients = append(w.clients, c)
+		c.begin()
+	}
+}
+
+// openAdmin gives the administrator a session.
+func (w *world) openAdmin() {
+	w.admin = w.coordinator.newSession(&broker{w: w, id: 0})
+	w.coordinator.sessions[w.admin].timeout = time.Hour
+	if err := w.coordinator.as(w.admin).EnsurePaths(context.Background()); err != nil {
+		panic(err)
+	}
+}
+
 // createTopic writes what an administrator would.
-func (w *world) createTopic() {
-	admin := w.coordinator.newSession(&broker{w: w, id: 0})
-	w.coordinator.sessions[admin].timeout = time.Hour
-	w.admin = admin
-	reg := w.coordinator.as(admin)
-	if err := reg.EnsurePaths(context.Background()); err != nil {
-		panic(err)
+func (w *world) createTopic(name string, partitions int) {
+	w.topics++
+	assignment := registry.TopicAssignment{ID: cluster.TopicID{1, 2, 3, 4, 14: byte(w.topics >> 8), 15: byte(w.topics)}, Partitions: map[int32]registry.Assignment{}}
+	for p := range partitions {
+		assignment.Partitions[int32(p)] = registry.Assignment{Replicas: w.replicasFor(w.topics + p)}
 	}
-	assignment := registry.TopicAssignment{ID: topicID, Partitions: map[int32]registry.Assignment{}}
-	for p := range w.config.partitions {
-		var replicas []cluster.BrokerID
-		for r := range w.config.factor {
-			replicas = append(replicas, cluster.BrokerID((p+r)%w.config.brokers+1))
-		}
-		assignment.Partitions[int32(p)] = registry.Assignment{Replicas: replicas}
+	if err := w.coordinator.as(w.admin).CreateTopics(context.Background(), []registry.NewTopic{{Name: name, Assignment: assignment}})[0]; err != nil {
+		w.trace("create", "topic %s: %v", name, err)
 	}
-	if err := reg.CreateTopics(context.Background(), []registry.NewTopic{{Name: topic, Assignment: assignment}})[0]; err != nil {
-		panic(err)
+}
+
+func (w *world) replicasFor(first int) (replicas []cluster.BrokerID) {
+	for r := range w.config.factor {
+		replicas = append(replicas, cluster.BrokerID((first+r)%w.config.brokers+1))
 	}
+	return replicas
 }
 
 func (b *broker) pause(d time.Duration) {
@@ -119,6 +139,11 @@ func (w *world) heal() {
 	for _, b := range w.brokers {
 		b.dieAt = 0
 	}
+	for _, m := range w.members {
+		if !m.alive {
+			m.start()
+		}
+	}
 }
 
 // move asks for a partition's replicas in another order or at other brokers.
@@ -133,12 +158,12 @@ func (w *world) move(p *partitionTruth, chance *rand.Rand) {
 		}
 		request := kmsg.NewPtrAlterPartitionAssignmentsRequest()
 		asked := kmsg.NewAlterPartitionAssignmentsRequestTopic()
-		asked.Topic = topic
+		asked.Topic = p.tp.Topic
 		part := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
-		part.Partition, part.Replicas = int32(p.number), replicas
+		part.Partition, part.Replicas = p.tp.Partition, replicas
 		asked.Partitions = append(asked.Partitions, part)
 		request.Topics = append(request.Topics, asked)
-		w.trace("move", "partition %d to %v", p.number, replicas)
+		w.trace("move", "%v to %v", p, replicas)
 		b.step(func() { b.control.request(request, func(kmsg.Response) {}) })
 		return
 	}

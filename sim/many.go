@@ -92,6 +92,9 @@ func (w *world) result(failure *violation) result {
 	for _, p := range w.check.parts {
 		r.counts["records committed"] += len(p.ledger)
 	}
+	for _, past := range w.check.groups.offsets {
+		r.counts["offsets committed"] += len(past.at)
+	}
 	for _, c := range w.clients {
 		r.counts["acknowledged batches"] += c.acked
 		if c.stuck {

@@ -23,6 +23,7 @@ type node int
 const (
 	coordinatorNode node = 0
 	firstClient     node = 100
+	firstMember     node = 200
 )
 
 var (

@@ -31,6 +31,7 @@ const (
 	actStop     actionKind = "stop"     // controlled shutdown of broker who
 	actMove     actionKind = "move"     // reassignment of partition who to replicas drawn by seed
 	actExpire   actionKind = "expire"   // the session of broker who ends without a reason
+	actMember   actionKind = "member"   // consumer who halts for span; flag: it leaves the group
 	actProduce  actionKind = "produce"  // producer who gets other batches to send; seed: how large
 )
 
@@ -55,6 +56,8 @@ func (a action) String() string {
 		fmt.Fprintf(&s, " broker %d", a.who)
 	case actMove:
 		fmt.Fprintf(&s, " partition %d", a.who)
+	case actMember:
+		fmt.Fprintf(&s, " %d halts for %v (leaves %v)", int(firstMember)+a.who, a.span, a.flag)
 	case actProduce:
 		fmt.Fprintf(&s, " client %d, %d batches", int(firstClient)+a.who, a.other)
 	default:
@@ -74,6 +77,9 @@ func (c *config) draw(chance *rand.Rand) []action {
 			a.at = at
 			all = append(all, a)
 		}
+	}
+	for at := 2 * time.Second; at < c.duration && c.members > 0; at += between(300*time.Millisecond, 3*time.Second) {
+		all = append(all, action{at: at, kind: actMember, who: chance.IntN(c.members), span: between(20*time.Millisecond, 2*time.Second), flag: chance.IntN(3) == 0})
 	}
 	for client := range c.producers() {
 		for at := between(0, 50*time.Millisecond); at < c.duration; at += between(20*time.Millisecond, 160*time.Millisecond) {
@@ -136,8 +142,20 @@ func cutsOf(a action) [][2]node {
 
 // perform does an action, unless the world is not as it needs it.
 func (w *world) perform(a action) {
-	if a.kind == actProduce {
+	switch a.kind {
+	case actProduce:
 		w.clients[w.producerAt(a.who)].offer(a.other, rand.New(rand.NewPCG(a.seed, 1)))
+		return
+	case actMember:
+		m := w.members[a.who]
+		if m.alive {
+			m.halt(a.flag)
+			w.after(a.span, func() {
+				if !m.alive {
+					m.start()
+				}
+			})
+		}
 		return
 	}
 	if w.check.fragile() {

@@ -28,11 +28,16 @@ type world struct {
 	coordinator *coordinator
 	brokers     []*broker
 	clients     []*client
+	members     []*member
 	network     *network
 	check       *checker
 	calm        bool // no more faults
 	beyond      bool // it ended because only replicas without power were left in an ISR
 	admin       jute.SessionID
+	topics      int    // created
+	uuids       uint64 // of members
+	commits     int    // of offsets
+	glances     uint64 // of the checker
 }
 
 // config is what a seed decides about a run.
@@ -54,6 +59,8 @@ type config struct {
 	durable                     bool // acks=all means fsynced: power may go anywhere, any time
 	flushBytes                  int64
 	segmentBytes                int64
+	members, static             int           // consumers of the group, those of them that are static
+	retention                   time.Duration // of some offsets; 0: they do not expire
 }
 
 func drawConfig(chance *rand.Rand) config {
@@ -81,6 +88,14 @@ func drawConfig(chance *rand.Rand) config {
 	if chance.IntN(5) == 0 {
 		c.factor = 2
 		c.minISR = 1
+	}
+	if chance.IntN(3) > 0 {
+		c.members = 1 + chance.IntN(3)
+		c.static = chance.IntN(c.members + 1)
+		c.partitions = 1 + chance.IntN(3)
+		if chance.IntN(3) == 0 {
+			c.retention = 5 * time.Second
+		}
 	}
 	return c
 }
@@ -193,6 +208,12 @@ func (w *world) at(at time.Duration, do func()) {
 // between draws a duration.
 func (w *world) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(w.chance.Int64N(int64(high-low)+1))
+}
+
+// look draws a number for a glance of the checker, whose looking must not change a run.
+func (w *world) look(n int) int {
+	w.glances++
+	return int(w.glances * 2654435761 % uint64(n))
 }
 
 func (w *world) oneIn(n int) bool { return n > 0 && w.chance.IntN(n) == 0 }

@@ -74,3 +74,6 @@ func (s *Stepped) Tick() {
 
 // ExpireOffsets is the check that an ordinary coordinator makes every ExpiryInterval.
 func (s *Stepped) ExpireOffsets() { s.expire() }
+
+// Loading says whether any partition is being loaded.
+func (s *Stepped) Loading() bool { return len(s.loading) > 0 }
