@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"understudy/internal/streaming/cluster"
 )
 
 // Record is one record of __consumer_offsets; a nil Value is a tombstone.
@@ -88,6 +90,13 @@ func DecodeOffset(data []byte) (Offset, error) {
 	if err := value.ReadFrom(data); err != nil {
 		return Offset{}, fmt.Errorf("offset commit value: %w", err)
 	}
+	// kmsg leaves 0 where a version lacks a field; 0 would be an expiry long past.
+	if value.Version != offsetValueWithExpiry {
+		value.ExpireTimestamp = NoTimestamp
+	}
+	if value.Version < offsetValueVersion {
+		value.LeaderEpoch = int32(cluster.NoLeaderEpoch)
+	}
 	return Offset{
 		Offset: value.Offset, LeaderEpoch: value.LeaderEpoch, Metadata: value.Metadata,
 		CommitMs: value.CommitTimestamp, ExpireMs: value.ExpireTimestamp,
@@ -114,6 +123,15 @@ func DecodeGroup(data []byte) (*kmsg.GroupMetadataValue, error) {
 	var value kmsg.GroupMetadataValue
 	if err := value.ReadFrom(data); err != nil {
 		return nil, fmt.Errorf("group metadata value: %w", err)
+	}
+	// As above: the schema's defaults for what a version lacks.
+	if value.Version < 2 {
+		value.CurrentStateTimestamp = -1
+	}
+	for i := range value.Members {
+		if value.Version < 1 {
+			value.Members[i].RebalanceTimeoutMillis = -1
+		}
 	}
 	return &value, nil
 }
