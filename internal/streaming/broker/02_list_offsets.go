@@ -87,6 +87,9 @@ func (b *Broker) listedOffset(version int16, asked kmsg.ListOffsetsRequestTopicP
 			result.Err = kerr.LeaderNotAvailable
 		}
 		answer.ErrorCode = b.code(result.Err)
+		if result.Offset > 0 { // a replica whose log has lost its tail tells where it ends
+			answer.Offset, answer.LeaderEpoch = int64(result.Offset), int32(result.LeaderEpoch)
+		}
 		return answer
 	}
 	answer.Timestamp, answer.Offset, answer.LeaderEpoch = result.Timestamp, int64(result.Offset), int32(result.LeaderEpoch)

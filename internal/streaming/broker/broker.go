@@ -36,6 +36,7 @@ type Broker struct {
 
 	id        cluster.BrokerID
 	clusterID string
+	lastStop  cluster.StopKind
 	epoch     atomic.Int64 // cluster.BrokerEpoch of the present registration
 
 	logs       *commitlog.Manager
@@ -193,6 +194,10 @@ func (b *Broker) openLogs() error {
 		return err
 	}
 	b.logs = logs
+	b.lastStop = cluster.StopClean
+	if logs.UncleanStop() {
+		b.lastStop = cluster.StopUnclean
+	}
 	return nil
 }
 
@@ -300,7 +305,7 @@ func advertise(listeners, advertised []cluster.Endpoint, bound []net.Listener) (
 // czxid. The controller calls it again after an expired session.
 func (b *Broker) register(ctx context.Context) error {
 	epoch, err := b.registry.RegisterBroker(ctx, registry.Registration{
-		Broker:        cluster.Broker{ID: b.id, Endpoints: b.advertised, Rack: b.config.Rack},
+		Broker:        cluster.Broker{ID: b.id, Endpoints: b.advertised, Rack: b.config.Rack, Stop: b.lastStop},
 		NowMs:         time.Now().UnixMilli(),
 		Previous:      b.session.previous(),
 		WaitForExpiry: 2*b.config.ZooKeeperSessionTimeout + 10*time.Second,

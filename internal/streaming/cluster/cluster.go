@@ -126,7 +126,18 @@ type Broker struct {
 	Epoch     BrokerEpoch // UnknownBrokerEpoch where the source does not tell (UpdateMetadata)
 	Endpoints []Endpoint
 	Rack      string // "" if none
+	Stop      StopKind
 }
+
+// StopKind is what a broker says in its registration of how the process before its present one
+// ended. After anything but a clean stop the tails of its logs may be missing.
+type StopKind uint8
+
+const (
+	StopUntold StopKind = iota // Apache's broker does not say
+	StopClean
+	StopUnclean
+)
 
 // Endpoint returns the broker's endpoint for a listener name.
 func (b *Broker) Endpoint(listener string) (Endpoint, bool) {

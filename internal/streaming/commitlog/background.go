@@ -63,8 +63,14 @@ func (m *Manager) runChores() {
 		if m.stopping() {
 			return
 		}
-		if l.Failed() == nil && chores[l]&choreFlush != 0 {
+		if l.Failed() == nil && chores[l]&(choreFlush|choreSecure) != 0 {
 			_ = l.Flush() // the failure is recorded and told
+		}
+	}
+	for _, l := range logs {
+		if chores[l]&choreSecure != 0 {
+			_ = m.CheckpointHighWatermarks(nil)
+			return
 		}
 	}
 }

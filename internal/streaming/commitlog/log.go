@@ -53,9 +53,9 @@ type Log struct {
 		namesSynced   bool  // the partition directory's own name
 		// owed is the high watermark that the checkpoint promised at start, while the log may
 		// be shorter; see LostTail.
-		owed  cluster.Offset
-		blank bool // made though the controller knows the partition, and nothing appended since
-		truncations   uint64
+		owed        cluster.Offset
+		blank       bool // made though the controller knows the partition, and nothing appended since
+		truncations uint64
 		// dirty says that the files differ from what a clean close leaves.
 		dirty bool
 	}
@@ -86,8 +86,9 @@ type Log struct {
 type chore uint8
 
 const (
-	choreFiles chore = 1 << iota // write dirty small files
-	choreFlush                   // flush
+	choreFiles  chore = 1 << iota // write dirty small files
+	choreFlush                    // flush
+	choreSecure                   // flush, and checkpoint the high watermark
 )
 
 // TopicPartition names the log.
@@ -178,6 +179,10 @@ func (l *Log) LostTail() bool {
 	end := l.published.end
 	return end < l.writer.owed || l.writer.blank && end == l.published.start
 }
+
+// Secure has the log flushed and its high watermark checkpointed soon. It is for a replica that
+// has become the only one in sync: should it lose records all the same, LostTail tells.
+func (l *Log) Secure() { l.background(l, choreSecure) }
 
 // settleTailLocked ends LostTail.
 func (l *Log) settleTailLocked() { l.writer.owed, l.writer.blank = 0, false }

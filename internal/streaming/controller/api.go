@@ -20,8 +20,11 @@ type Settings struct {
 	LeaderImbalanceInterval time.Duration // leader.imbalance.check.interval.seconds
 	UncleanLeaderElection   bool          // unclean.leader.election.enable, the broker's default
 	DeleteTopics            bool          // delete.topic.enable
-	SocketTimeout           time.Duration // controller.socket.timeout.ms: one dial
-	RequestTimeout          time.Duration // request.timeout.ms: one request to a broker
+	// UncleanStopPatience is how long a partition whose in-sync replicas have all stopped
+	// uncleanly waits for those of them that are not back; 0: 10 s. See uncleanstop.go.
+	UncleanStopPatience time.Duration
+	SocketTimeout       time.Duration // controller.socket.timeout.ms: one dial
+	RequestTimeout      time.Duration // request.timeout.ms: one request to a broker
 }
 
 // Config of a Controller.

@@ -106,6 +106,7 @@ func (c *Core) startup(started []cluster.BrokerID) {
 		c.tellLeader(filter(p.assignment.Replicas, func(id cluster.BrokerID) bool { return slices.Contains(started, id) }), p, false)
 	}
 	c.wake("broker started", nil, func() {
+		c.inquire()
 		c.resumeReassignments(started, func() {
 			c.resumeDeletions(started)
 		})

@@ -32,6 +32,7 @@ type (
 	preferredAsked  struct{}
 	uncleanEnabled  struct{ topic string } // "": the broker's default
 	rebalanceTicked struct{}
+	inquiryTicked   struct{} // Effects.WakeAfter is over
 	// brokerRefused: the connection is gone and dialling was refused twice.
 	brokerRefused struct {
 		id    cluster.BrokerID
@@ -53,6 +54,11 @@ type (
 		epoch    cluster.BrokerEpoch
 		request  *kmsg.StopReplicaRequest
 		response *kmsg.StopReplicaResponse
+	}
+	logEndsAnswered struct {
+		id       cluster.BrokerID
+		epoch    cluster.BrokerEpoch
+		response *kmsg.ListOffsetsResponse
 	}
 	// Requests; each gets exactly one Reply.
 	alterPartition     struct{ request *kmsg.AlterPartitionRequest }
@@ -85,6 +91,8 @@ func (uncleanEnabled) event()       {}
 func (rebalanceTicked) event()      {}
 func (brokerRefused) event()        {}
 func (brokerAnswered) event()       {}
+func (inquiryTicked) event()        {}
+func (logEndsAnswered) event()      {}
 func (leaderAndISRAnswered) event() {}
 func (stopReplicaAnswered) event()  {}
 func (alterPartition) event()       {}
@@ -105,6 +113,8 @@ type Effects struct {
 	Replies  []kmsg.Response // to the request of the Step, at most one in its whole course
 	Ops      []registry.Op
 	Resign   error
+	// WakeAfter, if positive, asks for an InquiryTicked in that time.
+	WakeAfter time.Duration
 }
 
 // LogLine is one line for the log.
@@ -154,6 +164,9 @@ type Core struct {
 // NewCore makes the core of a controller that has just been elected; its first event is
 // elected.
 func NewCore(config CoreConfig) *Core {
+	if config.Settings.UncleanStopPatience <= 0 {
+		config.Settings.UncleanStopPatience = defaultUncleanStopPatience
+	}
 	return &Core{
 		model: newModel(), self: config.Self, epoch: config.Epoch, listener: config.Listener,
 		settings: config.Settings, newID: config.NewTopicID,
@@ -280,6 +293,10 @@ func (c *Core) handle(event Event) {
 		c.onRefused(event.id, event.epoch)
 	case brokerAnswered:
 		c.onAnswered(event.id, event.epoch)
+	case inquiryTicked:
+		c.onInquiryTick()
+	case logEndsAnswered:
+		c.onLogEnds(event)
 	case leaderAndISRAnswered:
 		c.onLeaderAndISRAnswered(event)
 	case stopReplicaAnswered:

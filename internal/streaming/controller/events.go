@@ -15,6 +15,9 @@ func Elected() Event { return elected{} }
 // RebalanceTicked asks for leadership to go back to preferred replicas.
 func RebalanceTicked() Event { return rebalanceTicked{} }
 
+// InquiryTicked is what Effects.WakeAfter asks for.
+func InquiryTicked() Event { return inquiryTicked{} }
+
 // BrokerRefused is the evidence of refused connections, BrokerAnswered takes it back.
 func BrokerRefused(id cluster.BrokerID, epoch cluster.BrokerEpoch) Event {
 	return brokerRefused{id, epoch}
@@ -31,6 +34,8 @@ func Answered(id cluster.BrokerID, epoch cluster.BrokerEpoch, request kmsg.Reque
 	switch response := response.(type) {
 	case *kmsg.LeaderAndISRResponse:
 		return leaderAndISRAnswered{id, epoch, response}
+	case *kmsg.ListOffsetsResponse:
+		return logEndsAnswered{id, epoch, response}
 	case *kmsg.StopReplicaResponse:
 		return stopReplicaAnswered{id, epoch, request.(*kmsg.StopReplicaRequest), response}
 	}

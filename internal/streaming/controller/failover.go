@@ -150,6 +150,7 @@ func (c *Core) takeOver() {
 				c.tellLeader(p.assignment.Replicas, p, false)
 			}
 		}
+		c.inquire()
 		c.flush()
 		c.readReassignments(func() {
 			c.resumeReassignments(nil, func() {

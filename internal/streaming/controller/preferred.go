@@ -73,13 +73,18 @@ func (c *Core) checkElection(p *partition, unclean bool) error {
 func (c *Core) electRequested(parts []*partition, unclean bool, each func(outcome), done func()) {
 	if unclean {
 		c.electWith(parts, "unclean election requested", kerr.EligibleLeadersNotAvailable, func(p *partition) (cluster.PartitionState, bool) {
+			if p.inquiry != nil {
+				if next, ok := c.furthest(p); ok {
+					return next, true
+				}
+			}
 			next, _, ok := electOffline(p.assignment.Replicas, &p.state, c.online(p.tp), true)
 			return next, ok
 		}, assigned, each, done)
 		return
 	}
 	c.electWith(parts, "preferred leader", kerr.PreferredLeaderNotAvailable, func(p *partition) (cluster.PartitionState, bool) {
-		return electPreferred(p.assignment.Replicas, &p.state, c.online(p.tp))
+		return electPreferred(p.assignment.Replicas, &p.state, c.eligible(p))
 	}, assigned, each, done)
 }
 
@@ -143,7 +148,7 @@ func (c *Core) rebalance() {
 			continue
 		}
 		for _, p := range misplaced[id] {
-			if _, ok := electPreferred(p.assignment.Replicas, &p.state, c.online(p.tp)); ok {
+			if _, ok := electPreferred(p.assignment.Replicas, &p.state, c.eligible(p)); ok {
 				parts = append(parts, p)
 			}
 		}

@@ -121,7 +121,7 @@ func (c *Core) keepAssigned(p *partition) cluster.PartitionState {
 	}
 	if next.Leader >= 0 && !slices.Contains(next.ISR, next.Leader) {
 		next.Leader = cluster.NoBroker
-		if elected, ok := electReassign(p.assignment.Replicas, &next, c.online(p.tp)); ok {
+		if elected, ok := electReassign(p.assignment.Replicas, &next, c.eligible(p)); ok {
 			next.Leader = elected.Leader
 		}
 	}
@@ -136,7 +136,7 @@ func (c *Core) completeReassignments(parts []*partition, done func()) {
 		next := p.state
 		if !slices.Contains(target, next.Leader) || !c.leaderOnline(p) {
 			var ok bool
-			if next, ok = electReassign(target, &p.state, c.online(p.tp)); !ok {
+			if next, ok = electReassign(target, &p.state, c.eligible(p)); !ok {
 				return p.state, false, noLeader(p, kerr.LeaderNotAvailable)
 			}
 		} else {

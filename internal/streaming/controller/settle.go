@@ -58,15 +58,21 @@ func electionsFirst(c *Core, parts []*partition) []*partition {
 }
 
 func (c *Core) leaderOnline(p *partition) bool {
-	return p.state.Leader >= 0 && c.online(p.tp)(p.state.Leader)
+	return p.state.Leader >= 0 && c.eligible(p)(p.state.Leader)
 }
 
 func (c *Core) decideSettled(p *partition, unclean bool) (cluster.PartitionState, bool, error) {
-	online := c.online(p.tp)
+	online := c.eligible(p)
 	if len(p.bounced) > 0 {
 		if next, ok := electBounced(p.assignment.Replicas, &p.state, online, p.bounced); ok {
 			return next, true, nil
 		}
+	}
+	if c.onlySuspects(p) { // see inquire; until then it is written that nobody leads
+		next := p.state
+		next.Leader = cluster.NoBroker
+		next.LeaderEpoch++
+		return next, p.state.Leader >= 0, nil
 	}
 	if c.leaderOnline(p) {
 		next, changed := removeFromISR(&p.state, func(id cluster.BrokerID) bool { return !online(id) })
@@ -116,33 +122,20 @@ func (c *Core) settled(o outcome, reason string) {
 func (c *Core) whereUnclean(parts []*partition, then func(map[*topic]bool)) {
 	seen := map[*topic]bool{}
 	var topics []*topic
-	var ops []registry.Op
 	for _, p := range parts {
-		if seen[p.topic] || !c.needsUnclean(p) {
-			continue
+		if !seen[p.topic] && c.needsUnclean(p) {
+			seen[p.topic] = true
+			topics = append(topics, p.topic)
 		}
-		seen[p.topic] = true
-		topics = append(topics, p.topic)
-		ops = append(ops, registry.Op{Kind: registry.OpGet, Path: registry.TopicConfigPath(p.topic.name)})
 	}
-	c.execute(ops, func(results []registry.OpResult) {
-		unclean := map[*topic]bool{}
-		for i, t := range topics {
-			unclean[t] = c.settings.UncleanLeaderElection
-			config, err := registry.DecodeConfig(ops[i].Path, results[i].Data)
-			if value, ok := config[uncleanKey]; err == nil && ok {
-				unclean[t] = value == "true"
-			}
-		}
-		then(unclean)
-	})
+	c.readUnclean(topics, then)
 }
 
 func (c *Core) needsUnclean(p *partition) bool {
 	if p.state.Leader >= 0 && !c.certainlyGone(p, p.state.Leader) {
 		return false
 	}
-	online := c.online(p.tp)
+	online := c.eligible(p)
 	if _, _, clean := electOffline(p.assignment.Replicas, &p.state, online, false); clean {
 		return false
 	}
@@ -254,6 +247,7 @@ func (c *Core) lose(ids, reported []cluster.BrokerID, reason string, done func()
 				c.log(slog.LevelInfo, "partitions elected", "broker", id, "partitions", electedFrom[id], "took", c.now.Sub(since))
 			}
 		}
+		c.inquire()
 		done()
 	})
 }

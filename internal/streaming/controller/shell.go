@@ -51,6 +51,7 @@ type Controller struct {
 	fence     registry.Fence
 	channels  map[cluster.BrokerID]*channel
 	rebalance *time.Timer
+	inquiry   *time.Timer // Effects.WakeAfter
 	expired   bool // between SessionExpired and the registration after SessionRenewed
 }
 
@@ -445,6 +446,9 @@ func (c *Controller) perform(effects Effects, request *item) {
 			c.abdicate(effects.Resign)
 			return
 		}
+		if effects.WakeAfter > 0 {
+			c.wakeAfter(effects.WakeAfter, c.fence.Epoch)
+		}
 		if len(effects.Ops) == 0 {
 			break
 		}
@@ -454,6 +458,15 @@ func (c *Controller) perform(effects Effects, request *item) {
 	if _, ticked := request.event.(rebalanceTicked); ticked && c.core != nil {
 		c.scheduleRebalance(c.config.Settings.LeaderImbalanceInterval, c.fence.Epoch)
 	}
+}
+
+func (c *Controller) wakeAfter(pause time.Duration, epoch cluster.ControllerEpoch) {
+	if c.inquiry != nil {
+		c.inquiry.Stop()
+	}
+	c.inquiry = time.AfterFunc(pause, func() {
+		c.queue.pushOnce(item{event: inquiryTicked{}, epoch: epoch})
+	})
 }
 
 // abdicate ends a term after an operation failed. If it is not because another controller
@@ -480,8 +493,10 @@ func (c *Controller) resign(reason string) {
 	}
 	c.active.Store(false)
 	c.core = nil
-	if c.rebalance != nil {
-		c.rebalance.Stop()
+	for _, timer := range []*time.Timer{c.rebalance, c.inquiry} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	for id, channel := range c.channels {
 		channel.close()

@@ -29,6 +29,7 @@ type partition struct {
 	// bounced are members of the ISR that have registered since state was written; set at a
 	// failover alone, until its elections are over. See failover.go.
 	bounced []cluster.BrokerID
+	inquiry *inquiry // while only replicas could lead that may have lost records
 	status  status
 }
 

@@ -70,6 +70,7 @@ type brokerDocument struct {
 	Version     int32             `json:"version"`
 	Timestamp   string            `json:"timestamp"`
 	Rack        *string           `json:"rack,omitempty"`
+	UncleanStop *bool             `json:"unclean_stop,omitempty"` // ours: see cluster.StopKind
 }
 
 // EncodeBroker is the version 5 document of a broker's registration.
@@ -92,6 +93,10 @@ func EncodeBroker(broker *cluster.Broker, nowMs int64) []byte {
 	if broker.Rack != "" {
 		doc.Rack = &broker.Rack
 	}
+	if broker.Stop != cluster.StopUntold {
+		unclean := broker.Stop == cluster.StopUnclean
+		doc.UncleanStop = &unclean
+	}
 	return mustMarshal(doc)
 }
 
@@ -110,12 +115,20 @@ func DecodeBroker(id cluster.BrokerID, data []byte) (cluster.Broker, error) {
 		Endpoints   []string          `json:"endpoints"`
 		Rack        string            `json:"rack"`
 		ProtocolMap map[string]string `json:"listener_security_protocol_map"`
+		UncleanStop *bool             `json:"unclean_stop"`
 	}
 	what := BrokerPath(id)
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return broker, malformed(what, data, err)
 	}
 	broker.Rack = doc.Rack
+	switch {
+	case doc.UncleanStop == nil:
+	case *doc.UncleanStop:
+		broker.Stop = cluster.StopUnclean
+	default:
+		broker.Stop = cluster.StopClean
+	}
 	if doc.Version < 1 {
 		return broker, malformed(what, data, "no version")
 	}

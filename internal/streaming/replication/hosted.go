@@ -73,6 +73,13 @@ func (h *hosted) highWatermarkMovedLocked(effects *effects) {
 	h.waiters.wakeConsumers(highWatermark, effects)
 }
 
+// secureIfAloneLocked puts on disk what only this replica is going to vouch for.
+func (h *hosted) secureIfAloneLocked() {
+	if len(h.replica.ISR()) == 1 && len(h.replica.Replicas()) > 1 {
+		h.log.Secure()
+	}
+}
+
 func (h *hosted) takeReleasedLocked(effects *effects) {
 	if h.replica.Waiting() > 0 {
 		effects.released = h.replica.TakeReleased(h.minISR, effects.released)
@@ -163,6 +170,7 @@ func (m *Manager) changeDone(h *hosted, change *partition.Change, outcome ISROut
 	if moved {
 		h.highWatermarkMovedLocked(effects)
 	}
+	h.secureIfAloneLocked()
 	effects.submit(h, again)
 	h.waiters.stirAll(effects)
 	h.mu.Unlock()

@@ -1,6 +1,8 @@
 package replication
 
 import (
+	"errors"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"understudy/internal/streaming/cluster"
@@ -35,6 +37,31 @@ func (m *Manager) leaderAccess(tp cluster.TopicPartition, epoch cluster.LeaderEp
 	return h, nil
 }
 
+// logEnd tells of a replica that does not lead where its log ends and in which leader epoch its
+// last record was written: with that the controller finds the furthest log of a partition that
+// has lost its leader. A log that is known to lack committed records says so by
+// OFFSET_NOT_AVAILABLE, beside where it ends. (Apache's broker, too, answers for any replica
+// if asked by DebugReplica, but with the partition's leader epoch.)
+func (m *Manager) logEnd(tp cluster.TopicPartition) ListOffsetsResult {
+	result := ListOffsetsResult{Timestamp: -1, Offset: cluster.NoOffset, LeaderEpoch: cluster.NoLeaderEpoch}
+	h := m.host(tp)
+	if h == nil {
+		result.Err = m.notHosted(tp)
+		return result
+	}
+	h.mu.Lock()
+	result.Err = h.usableLocked()
+	h.mu.Unlock()
+	if result.Err != nil {
+		return result
+	}
+	result.LeaderEpoch, result.Offset = h.log.LastEpoch()
+	if h.log.LostTail() {
+		result.Err = kerr.OffsetNotAvailable
+	}
+	return result
+}
+
 // ListOffsets answers by index. replica is ConsumerReplica, DebugReplica or a follower.
 func (m *Manager) ListOffsets(replica cluster.BrokerID, isolation int8, parts []ListOffsetsPart) []ListOffsetsResult {
 	results := make([]ListOffsetsResult, len(parts))
@@ -48,6 +75,9 @@ func (m *Manager) listOffset(replica cluster.BrokerID, isolation int8, part *Lis
 	none := ListOffsetsResult{Timestamp: -1, Offset: cluster.NoOffset, LeaderEpoch: cluster.NoLeaderEpoch}
 	failed := func(err error) ListOffsetsResult { none.Err = err; return none }
 	h, err := m.leaderAccess(part.TP, part.CurrentLeaderEpoch)
+	if errors.Is(err, errNotLeader) && replica == DebugReplica && part.Timestamp == timestampLatest {
+		return m.logEnd(part.TP)
+	}
 	if err != nil {
 		return failed(err)
 	}

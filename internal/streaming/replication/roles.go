@@ -358,6 +358,7 @@ func (w *roleWork) makeLeader(t *transition) {
 	h.replica.Synced(h.log.SyncedOffset(), &env)
 	m.syncSoonLocked(h)
 	h.highWatermarkMovedLocked(w.effects)
+	h.secureIfAloneLocked()
 	h.wakeAllLocked(w.effects)
 	w.notify(h, t.assignment.LeaderEpoch, true)
 	m.logger.Debug("became leader", "topic", h.tp.Topic, "partition", h.tp.Partition, "leaderEpoch", t.assignment.LeaderEpoch,

@@ -1,0 +1,328 @@
+package controller
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/registry"
+)
+
+// A broker that stopped uncleanly may have lost the tails of its logs: what it had not synced
+// when its machine lost power. As long as another in-sync replica has stayed, that one leads and
+// the returned broker copies what it lacks. But where it is the last one standing, or all went
+// at once, Kafka's ZooKeeper mode elects whichever in-sync replica comes back first, however
+// short its log, and the others cut theirs to match: records are lost that three disks have.
+//
+// Here a member of the ISR that has come back from an unclean stop is suspect until a leader has
+// been elected. A partition that only suspects could lead asks every replica where its log ends
+// and elects the one whose log goes furthest: the largest pair of the last record's leader epoch
+// and the end offset, as raft elects. That log holds every committed record that any of those
+// asked still has, so it need not be a member of the ISR. (The pair orders logs by what they
+// contain because in one leader epoch all logs are prefixes of one leader's, and a leader was
+// elected with everything committed before.) The new ISR is the replicas whose log ends in the
+// same place; the others come back into it by copying.
+//
+// How long to wait for replicas that are not there:
+//
+//   - As long as a suspect of the ISR may be whole, only for the other members of the ISR, and
+//     no longer than Settings.UncleanStopPatience: most unclean stops are killed processes,
+//     which lose nothing, and the missing one may never come back.
+//   - If each that is there knows that its log has lost committed records (commitlog's LostTail:
+//     OFFSET_NOT_AVAILABLE), for all assigned replicas, without end; unclean election
+//     (unclean.leader.election.enable, or kafka-leader-election) is the operator's way out.
+//
+// The idea is KIP-966's, whose eligible leader replicas ZooKeeper's znodes have no room for.
+// Brokers that do not tell how they stopped, Apache's, are elected as ever, and not asked.
+
+// inquiry is what a partition without a leader has learned of its replicas' logs.
+type inquiry struct {
+	since time.Time
+	ends  map[cluster.BrokerID]logEnd
+}
+
+// logEnd is where a replica's log ends, as one incarnation of its broker tells.
+type logEnd struct {
+	broker cluster.BrokerEpoch
+	epoch  cluster.LeaderEpoch // of the last record
+	offset cluster.Offset
+	lost   bool // committed records are missing
+}
+
+func (e logEnd) compare(other logEnd) int {
+	return cmp.Or(cmp.Compare(e.epoch, other.epoch), cmp.Compare(e.offset, other.offset))
+}
+
+// The versions and values of the question: ListOffsets answers it for any replica with the end
+// of its log, not the high watermark, where the replica id is the one for debugging.
+const (
+	listOffsetsVersion  = 7
+	debugReplica        = -2
+	latestTimestamp     = -1
+	codeOffsetsNotThere = 78 // OFFSET_NOT_AVAILABLE
+)
+
+// suspect reports whether a member of the ISR may have lost the end of its log since the
+// partition last had a leader. A partition that has lost its last member, whose leader is
+// written as none, had nobody to elect then, so whoever is there now has come back since.
+func (c *Core) suspect(p *partition, id cluster.BrokerID) bool {
+	b := c.brokers[id]
+	return b != nil && b.Stop == cluster.StopUnclean && len(p.assignment.Replicas) > 1 &&
+		slices.Contains(p.state.ISR, id) && (p.state.Leader < 0 || slices.Contains(p.bounced, id))
+}
+
+// eligible reports whether a replica can be elected: it is online and not suspect.
+func (c *Core) eligible(p *partition) func(cluster.BrokerID) bool {
+	online := c.online(p.tp)
+	return func(id cluster.BrokerID) bool { return online(id) && !c.suspect(p, id) }
+}
+
+// onlySuspects reports whether a partition has lost its leader and nobody of its ISR can lead but
+// suspects.
+func (c *Core) onlySuspects(p *partition) bool {
+	if !p.known || p.topic.deletion != nil || p.state.Leader >= 0 && !c.certainlyGone(p, p.state.Leader) && !c.suspect(p, p.state.Leader) {
+		return false
+	}
+	online, eligible := c.online(p.tp), c.eligible(p)
+	return slices.ContainsFunc(p.state.ISR, func(id cluster.BrokerID) bool { return online(id) }) &&
+		!slices.ContainsFunc(p.state.ISR, eligible)
+}
+
+// inquire asks for the logs' ends where only suspects could lead, what it has not asked yet,
+// and forgets what it has learned elsewhere. The questions leave after what has been told so
+// far: a broker that has just come back knows its partitions by then.
+func (c *Core) inquire() {
+	questions := map[cluster.BrokerID][]*partition{}
+	waiting := 0
+	c.eachPartition(func(p *partition) {
+		if !c.onlySuspects(p) {
+			p.inquiry = nil
+			return
+		}
+		waiting++
+		if p.inquiry == nil {
+			p.inquiry = &inquiry{since: c.now, ends: map[cluster.BrokerID]logEnd{}}
+		}
+		for _, id := range p.assignment.Replicas {
+			if c.asks(p, id) && !p.inquiry.knows(c.brokers[id]) {
+				questions[id] = append(questions[id], p)
+			}
+		}
+	})
+	if waiting == 0 {
+		return
+	}
+	c.flush()
+	for _, id := range c.brokerIDs() {
+		if len(questions[id]) > 0 {
+			c.send(id, askLogEnds(questions[id]))
+		}
+	}
+	c.effects.WakeAfter = inquiryInterval
+}
+
+// defaultUncleanStopPatience is about what brokers that stopped together differ in when they
+// start.
+const defaultUncleanStopPatience = 10 * time.Second
+
+// inquiryInterval is how often partitions that wait for replicas are looked at again: for the
+// end of their patience, and for brokers that had no answer yet.
+const inquiryInterval = 500 * time.Millisecond
+
+func (c *Core) asks(p *partition, id cluster.BrokerID) bool {
+	return c.online(p.tp)(id) && c.brokers[id].Stop != cluster.StopUntold
+}
+
+func (q *inquiry) knows(b *broker) bool {
+	end, asked := q.ends[b.ID]
+	return asked && end.broker == b.Epoch
+}
+
+func askLogEnds(parts []*partition) *kmsg.ListOffsetsRequest {
+	request := kmsg.NewPtrListOffsetsRequest()
+	request.Version = listOffsetsVersion
+	request.ReplicaID = debugReplica
+	var current *kmsg.ListOffsetsRequestTopic
+	for _, p := range parts {
+		if current == nil || current.Topic != p.tp.Topic {
+			topic := kmsg.NewListOffsetsRequestTopic()
+			topic.Topic = p.tp.Topic
+			request.Topics = append(request.Topics, topic)
+			current = &request.Topics[len(request.Topics)-1]
+		}
+		asked := kmsg.NewListOffsetsRequestTopicPartition()
+		asked.Partition, asked.Timestamp = p.tp.Partition, latestTimestamp
+		current.Partitions = append(current.Partitions, asked)
+	}
+	return request
+}
+
+// onLogEnds takes what a broker says of its logs. Other errors than the loss of a tail say
+// nothing: the broker does not host the replica yet, or its disk has failed.
+func (c *Core) onLogEnds(event logEndsAnswered) {
+	b := c.brokers[event.id]
+	if b == nil || b.Epoch != event.epoch {
+		return
+	}
+	var parts []*partition
+	for _, t := range event.response.Topics {
+		for _, answer := range t.Partitions {
+			p := c.partition(cluster.TopicPartition{Topic: t.Topic, Partition: answer.Partition})
+			lost := answer.ErrorCode == codeOffsetsNotThere
+			if p == nil || p.inquiry == nil || answer.ErrorCode != 0 && !lost {
+				continue
+			}
+			p.inquiry.ends[event.id] = logEnd{event.epoch, cluster.LeaderEpoch(answer.LeaderEpoch), cluster.Offset(answer.Offset), lost}
+			parts = append(parts, p)
+		}
+	}
+	c.electFurthest(parts, func() { c.inquire() })
+}
+
+// onInquiryTick looks again at the partitions that wait.
+func (c *Core) onInquiryTick() {
+	var parts []*partition
+	c.eachPartition(func(p *partition) {
+		if p.inquiry != nil {
+			parts = append(parts, p)
+		}
+	})
+	c.electFurthest(parts, func() { c.inquire() })
+}
+
+// verdict of what is known of a partition's logs.
+type verdict uint8
+
+const (
+	waitOn    verdict = iota // for answers, or for replicas
+	ifUnclean                // elect where unclean election is allowed
+	elect
+)
+
+// judge says whether the partition's furthest log can be elected. candidates are those that
+// have answered, the furthest first; among equals the order of the assignment decides.
+func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
+	whole, absentISR, absent := false, false, false
+	for _, id := range p.assignment.Replicas {
+		member := slices.Contains(p.state.ISR, id)
+		switch b := c.brokers[id]; {
+		case b == nil || !c.online(p.tp)(id):
+			absent = true
+			absentISR = absentISR || member
+		case b.Stop == cluster.StopUntold: // Apache's, and not in the ISR: it is not asked
+		case !p.inquiry.knows(b):
+			return nil, waitOn
+		default:
+			candidates = append(candidates, id)
+			whole = whole || member && !p.inquiry.ends[id].lost
+		}
+	}
+	slices.SortStableFunc(candidates, func(a, b cluster.BrokerID) int {
+		return p.inquiry.ends[b].compare(p.inquiry.ends[a])
+	})
+	patient := c.now.Sub(p.inquiry.since) < c.settings.UncleanStopPatience
+	switch {
+	case len(candidates) == 0:
+		return nil, waitOn
+	case !absent, whole && !absentISR, whole && !patient:
+		return candidates, elect
+	case !patient:
+		return candidates, ifUnclean
+	}
+	return candidates, waitOn
+}
+
+// electFurthest elects where the judgement is to.
+func (c *Core) electFurthest(parts []*partition, done func()) {
+	var ready, unclean []*partition
+	for _, p := range parts {
+		if p.inquiry == nil || !c.onlySuspects(p) {
+			continue
+		}
+		switch _, v := c.judge(p); v {
+		case elect:
+			ready = append(ready, p)
+		case ifUnclean:
+			unclean = append(unclean, p)
+		}
+	}
+	c.readUnclean(topicsOf(unclean), func(allowed map[*topic]bool) {
+		for _, p := range unclean {
+			if allowed[p.topic] {
+				ready = append(ready, p)
+			}
+		}
+		decide := func(p *partition) (cluster.PartitionState, bool, error) {
+			if p.inquiry == nil || !c.onlySuspects(p) {
+				return p.state, false, nil // somebody else has written it meanwhile
+			}
+			next, ok := c.furthest(p)
+			return next, ok, nil
+		}
+		c.change(ready, decide, func(o outcome) {
+			if o.written {
+				c.logFurthest(o)
+				o.p.inquiry, o.p.bounced = nil, nil
+			}
+			c.settled(o, "furthest log after unclean stops")
+		}, done)
+	})
+}
+
+// furthest is the state in which the furthest log leads, together with its equals.
+func (c *Core) furthest(p *partition) (next cluster.PartitionState, ok bool) {
+	candidates, _ := c.judge(p)
+	if len(candidates) == 0 {
+		return p.state, false
+	}
+	best := p.inquiry.ends[candidates[0]]
+	next = p.state
+	next.Leader = candidates[0]
+	next.LeaderEpoch++
+	next.ISR = filter(candidates, func(id cluster.BrokerID) bool { return p.inquiry.ends[id].compare(best) == 0 })
+	return next, true
+}
+
+func (c *Core) logFurthest(o outcome) {
+	p := o.p
+	end := p.inquiry.ends[p.state.Leader]
+	level, message := slog.LevelInfo, "elected the furthest log after unclean stops"
+	if end.lost {
+		level, message = slog.LevelError, "elected the furthest log after unclean stops, though committed records are missing from it"
+	}
+	c.log(level, message, "topic", p.tp.Topic, "partition", p.tp.Partition, "leader", p.state.Leader,
+		"lastEpoch", end.epoch, "logEnd", end.offset, "isrBefore", o.before.ISR, "asked", len(p.inquiry.ends))
+}
+
+func topicsOf(parts []*partition) []*topic {
+	var topics []*topic
+	for _, p := range parts {
+		if len(topics) == 0 || topics[len(topics)-1] != p.topic {
+			topics = append(topics, p.topic)
+		}
+	}
+	return topics
+}
+
+// readUnclean reads which topics allow unclean election.
+func (c *Core) readUnclean(topics []*topic, then func(map[*topic]bool)) {
+	ops := make([]registry.Op, len(topics))
+	for i, t := range topics {
+		ops[i] = registry.Op{Kind: registry.OpGet, Path: registry.TopicConfigPath(t.name)}
+	}
+	c.execute(ops, func(results []registry.OpResult) {
+		unclean := map[*topic]bool{}
+		for i, t := range topics {
+			unclean[t] = c.settings.UncleanLeaderElection
+			config, err := registry.DecodeConfig(ops[i].Path, results[i].Data)
+			if value, ok := config[uncleanKey]; err == nil && ok {
+				unclean[t] = value == "true"
+			}
+		}
+		then(unclean)
+	})
+}

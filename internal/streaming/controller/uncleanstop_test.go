@@ -1,0 +1,197 @@
+package controller
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/registry"
+)
+
+// returned registers a broker that tells how it stopped.
+func (w *world) returned(id cluster.BrokerID, stop cluster.StopKind) {
+	broker := cluster.Broker{
+		ID: id, Stop: stop,
+		Endpoints: []cluster.Endpoint{{Listener: "PLAINTEXT", Protocol: "PLAINTEXT", Host: "h", Port: 9000 + int32(id)}},
+	}
+	w.create(registry.BrokerPath(id), registry.EncodeBroker(&broker, 0))
+}
+
+// tellLogEnds answers, for brokers that have been asked, where the log of "t"-0 ends.
+func (w *world) tellLogEnds(ends map[cluster.BrokerID]logEnd) (asked []cluster.BrokerID) {
+	sends := w.sends
+	w.sends = nil
+	for _, send := range sends {
+		request, ok := send.Request.(*kmsg.ListOffsetsRequest)
+		end, known := ends[send.To]
+		if !ok {
+			continue
+		}
+		asked = append(asked, send.To)
+		if !known {
+			continue
+		}
+		response := request.ResponseKind().(*kmsg.ListOffsetsResponse)
+		topic := kmsg.NewListOffsetsResponseTopic()
+		topic.Topic = "t"
+		answer := kmsg.NewListOffsetsResponseTopicPartition()
+		answer.LeaderEpoch, answer.Offset = int32(end.epoch), int64(end.offset)
+		if end.lost {
+			answer.ErrorCode = codeOffsetsNotThere
+		}
+		topic.Partitions = append(topic.Partitions, answer)
+		response.Topics = append(response.Topics, topic)
+		w.step(logEndsAnswered{send.To, w.epochOf(send.To), response})
+	}
+	slices.Sort(asked)
+	return asked
+}
+
+// A partition all of whose in-sync replicas have been away and stopped uncleanly.
+func TestUncleanStops(t *testing.T) {
+	type ends = map[cluster.BrokerID]logEnd
+	type returns = map[cluster.BrokerID]cluster.StopKind
+	const none = cluster.NoBroker
+	at := func(epoch cluster.LeaderEpoch, offset cluster.Offset) logEnd { return logEnd{epoch: epoch, offset: offset} }
+	short := func(epoch cluster.LeaderEpoch, offset cluster.Offset) logEnd {
+		return logEnd{epoch: epoch, offset: offset, lost: true}
+	}
+	tests := []struct {
+		name    string
+		isr     []cluster.BrokerID // when the last one went
+		back    returns
+		ends    ends
+		leader  cluster.BrokerID // at once
+		later   cluster.BrokerID // when patience is over
+		isrThen []cluster.BrokerID
+		unclean bool
+	}{
+		{name: "the last one standing has stopped cleanly", isr: ids(1), back: returns{1: cluster.StopClean, 2: cluster.StopClean, 3: cluster.StopClean},
+			leader: 1, later: 1, isrThen: ids(1)},
+		{name: "Apache's does not say", isr: ids(1), back: returns{1: cluster.StopUntold}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "it is the furthest", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
+			ends: ends{1: at(4, 90), 2: at(4, 80), 3: at(4, 70)}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "it is alone, and not known to lack anything", isr: ids(1), back: returns{1: cluster.StopUnclean},
+			ends: ends{1: at(4, 90)}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "it is alone, and has lost records", isr: ids(1), back: returns{1: cluster.StopUnclean},
+			ends: ends{1: short(4, 60)}, leader: none, later: none},
+		{name: "it is alone, has lost records, and that is accepted", isr: ids(1), back: returns{1: cluster.StopUnclean},
+			ends: ends{1: short(4, 60)}, leader: none, later: 1, isrThen: ids(1), unclean: true},
+		{name: "it has lost records, and one of two others is there", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean},
+			ends: ends{1: short(4, 60), 2: at(4, 80)}, leader: none, later: none},
+		{name: "it has lost records, and all are there", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
+			ends: ends{1: short(4, 60), 2: at(4, 80), 3: at(4, 80)}, leader: 2, later: 2, isrThen: ids(2, 3)},
+		{name: "a longer log of an earlier epoch is not further", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
+			ends: ends{1: at(5, 60), 2: at(4, 80), 3: at(4, 90)}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "all lost power, all are back", isr: ids(1, 2, 3), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopUnclean},
+			ends: ends{1: at(4, 60), 2: at(4, 80), 3: at(4, 70)}, leader: 2, later: 2, isrThen: ids(2)},
+		{name: "all lost power, one is missing", isr: ids(1, 2, 3), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean},
+			ends: ends{1: at(4, 80), 2: at(4, 80)}, leader: none, later: 1, isrThen: ids(1, 2)},
+		{name: "one of two has stopped cleanly", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean},
+			leader: 2, later: 2, isrThen: ids(2)},
+		{name: "one does not answer", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean},
+			ends: ends{1: at(4, 80)}, leader: none, later: none},
+	}
+	for _, test := range tests {
+		for _, failover := range []bool{false, true} {
+			name := test.name
+			if failover {
+				name += ", found by a new controller"
+			}
+			t.Run(name, func(t *testing.T) {
+				w := newWorld(t)
+				w.register(9) // the controller
+				w.addTopic("t", ids(1, 2, 3))
+				state := cluster.PartitionState{Leader: test.isr[0], LeaderEpoch: 4, ISR: test.isr}
+				w.create(registry.PartitionsPath("t"), nil)
+				w.create(registry.PartitionPath(cluster.TopicPartition{Topic: "t"}), nil)
+				w.create(registry.StatePath(cluster.TopicPartition{Topic: "t"}), registry.EncodePartitionState(&state))
+				if test.unclean {
+					w.create(registry.TopicConfigPath("t"), []byte(`{"version":1,"config":{"`+uncleanKey+`":"true"}}`))
+				}
+				if failover { // they went and came back while there was no controller
+					for id, stop := range test.back {
+						w.returned(id, stop)
+					}
+					w.electedCore(9)
+				} else {
+					w.electedCore(9)
+					if got := w.state("t", 0); got.Leader != none && !test.unclean {
+						t.Fatalf("%d leads from its grave", got.Leader)
+					}
+					for id, stop := range test.back {
+						w.returned(id, stop)
+					}
+					w.step(brokersChanged{})
+				}
+				for asked := []cluster.BrokerID{0}; len(asked) > 0; {
+					asked = w.tellLogEnds(test.ends)
+				}
+				check := func(when string, leader cluster.BrokerID) {
+					t.Helper()
+					got := w.state("t", 0)
+					if got.Leader != leader {
+						t.Fatalf("%s: leader %d, want %d", when, got.Leader, leader)
+					}
+					if leader != none && !slices.Equal(got.ISR, test.isrThen) {
+						t.Fatalf("%s: isr %v, want %v", when, got.ISR, test.isrThen)
+					}
+				}
+				check("at once", test.leader)
+				w.step(alwaysPreferred())
+				w.step(rebalanceTicked{})
+				check("preferred elections", test.leader)
+				w.now = w.now.Add(defaultUncleanStopPatience + time.Second)
+				w.step(inquiryTicked{})
+				w.tellLogEnds(nil)
+				check("later", test.later)
+			})
+		}
+	}
+}
+
+func alwaysPreferred() Event { return electLeaders{kmsg.NewPtrElectLeadersRequest()} }
+
+// What a broker said in an earlier incarnation does not count, and while a partition waits, a
+// controller that is elected finds it waiting still.
+func TestUncleanStopsAcrossIncarnations(t *testing.T) {
+	w := newWorld(t)
+	w.register(9)
+	for id := cluster.BrokerID(1); id <= 3; id++ {
+		w.register(id)
+	}
+	w.addTopic("t", ids(1, 2, 3))
+	w.electedCore(9)
+	for id := cluster.BrokerID(1); id <= 3; id++ {
+		w.unregister(id)
+	}
+	w.step(brokersChanged{})
+	w.returned(1, cluster.StopUnclean)
+	w.step(brokersChanged{})
+	w.tellLogEnds(map[cluster.BrokerID]logEnd{1: {epoch: 1, offset: 10}})
+	w.electedCore(9)
+	if got := w.state("t", 0); got.Leader != cluster.NoBroker {
+		t.Fatalf("broker %d was elected though others may have more", got.Leader)
+	}
+	w.sends = nil
+	w.unregister(1)
+	w.returned(1, cluster.StopUnclean)
+	w.returned(2, cluster.StopUnclean)
+	w.returned(3, cluster.StopUnclean)
+	w.step(brokersChanged{})
+	asked := w.tellLogEnds(map[cluster.BrokerID]logEnd{1: {epoch: 1, offset: 5}, 2: {epoch: 1, offset: 7}, 3: {epoch: 1, offset: 6}})
+	if !slices.Equal(asked, ids(1, 2, 3)) {
+		t.Errorf("asked %v", asked)
+	}
+	got := w.state("t", 0)
+	if got.Leader != 2 || !slices.Equal(got.ISR, ids(2)) {
+		t.Errorf("leader %d, isr %v", got.Leader, got.ISR)
+	}
+	if !slices.ContainsFunc(w.logs, func(line string) bool { return strings.HasPrefix(line, "elected the furthest log") }) {
+		t.Error("it is not said why")
+	}
+}
