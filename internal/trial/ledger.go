@@ -115,6 +115,17 @@ func (l *Ledger) oddity(text string) {
 	}
 }
 
+// Forget drops every reading, so that what is read from now on must be complete by itself:
+// a record that was read once may have gone since. Odd readings stay in the account.
+func (l *Ledger) Forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.records {
+		l.records[i].read = false
+	}
+	l.sightsOf, l.sighted = map[int32]map[int64]int{}, 0
+}
+
 // Outstanding counts acknowledged records that were not read yet.
 func (l *Ledger) Outstanding() int {
 	l.mu.Lock()

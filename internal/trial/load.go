@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,8 @@ type LoadConfig struct {
 	// Patience is how long the clients wait for an answer beyond what the request itself
 	// asks for; 0 means 2 s.
 	Patience time.Duration
+	// BatchBytes bounds the producer's batches; 0 leaves the client's default.
+	BatchBytes int32
 	// Logger receives what the clients complain of; nil drops it.
 	Logger *slog.Logger
 }
@@ -108,7 +111,11 @@ func (l *Load) connect() error {
 		kgo.RequestTimeoutOverhead(l.config.Patience),
 	}
 	var err error
-	l.producer, err = kgo.NewClient(append(common,
+	producing := common
+	if l.config.BatchBytes > 0 {
+		producing = append(slices.Clone(common), kgo.ProducerBatchMaxBytes(l.config.BatchBytes))
+	}
+	l.producer, err = kgo.NewClient(append(producing,
 		kgo.ClientID("trial-producer"),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(0),
@@ -202,13 +209,7 @@ func (l *Load) consume(ctx context.Context) {
 			}
 		})
 		fetches.EachRecord(func(record *kgo.Record) {
-			number := -1
-			for _, header := range record.Headers {
-				if header.Key == numberHeader && len(header.Value) == 8 {
-					number = int(binary.BigEndian.Uint64(header.Value))
-				}
-			}
-			l.ledger.Read(number, record.Value, record.Partition, record.Offset)
+			l.ledger.Read(numberOf(record), record.Value, record.Partition, record.Offset)
 		})
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // OS returns the file system of the operating system.
-func OS() FS { return osFS{} }
+func OS() FS { return hooked(osFS{}) }
 
 type osFS struct{}
 

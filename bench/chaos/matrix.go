@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"understudy/internal/fleet"
+	"understudy/internal/trial"
+)
+
+// matrix runs cells and keeps their results.
+type matrix struct {
+	seed    uint64
+	keep    string
+	began   time.Time
+	took    time.Duration
+	dir     string
+	plain   string // the program
+	network *network
+	results []*result
+}
+
+// result of a cell.
+type result struct {
+	cell
+	skipped    string // why the cell was not run
+	evidence   string // how the role was seen
+	took       time.Duration
+	measured   bool
+	produce    time.Duration // longest time without an acknowledgement of the probe
+	commit     time.Duration // … of an offset commit
+	write      time.Duration // … of a znode
+	account    trial.Account
+	commits    int
+	writes     int
+	refused    []string // servers that refused to start, with what they said
+	said       []string // what the damaged servers said of the damage
+	excused    string   // why what was lost is no violation, and how much it was
+	helped     bool     // a server had to be given an empty directory, or a start
+	notes      []string
+	violations []string
+}
+
+func (r *result) violation(format string, args ...any) {
+	r.violations = append(r.violations, fmt.Sprintf(format, args...))
+}
+
+// run runs the cells and returns how many have a violation. An error is one of the harness or
+// of its surroundings.
+func (m *matrix) run(ctx context.Context, cells []cell) (failed int, err error) {
+	binary, dir, remove, err := fleet.Build(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer remove()
+	m.plain, m.dir = binary, dir
+	if m.keep != "" {
+		m.dir = m.keep
+	}
+	if missing := m.missing(namespaces); missing == "" && slices.ContainsFunc(cells, func(c cell) bool { return c.fault.needs&namespaces != 0 }) {
+		if m.network, err = openNetwork(ctx); err != nil {
+			return 0, err
+		}
+		defer m.network.close()
+	}
+	fmt.Printf("%s\nseed %d\n", surroundings(), m.seed)
+	for _, c := range cells {
+		if ctx.Err() != nil {
+			return failed, ctx.Err()
+		}
+		r := m.cell(ctx, c)
+		m.results = append(m.results, r)
+		fmt.Println(r.line())
+		for _, violation := range r.violations {
+			fmt.Println("    VIOLATION:", violation)
+		}
+		if len(r.violations) > 0 {
+			failed++
+		}
+	}
+	m.took = time.Since(m.began)
+	return failed, nil
+}
+
+// missing says what this machine lacks of what a fault needs, "" if nothing.
+func (m *matrix) missing(needs need) string {
+	if needs&(namespaces|smallDisk) != 0 {
+		if why := privileged(); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+// cell runs one cell on a cluster of its own.
+func (m *matrix) cell(ctx context.Context, c cell) *result {
+	r := &result{cell: c}
+	began := time.Now()
+	defer func() { r.took = time.Since(began) }()
+	if c.fault.senseless(c.role) != "" {
+		return r
+	}
+	if r.skipped = m.missing(c.fault.needs); r.skipped != "" {
+		return r
+	}
+	dir := filepath.Join(m.dir, c.fault.name+"-"+c.role.name)
+	s := &stage{dir: dir, network: m.network, random: rand.New(rand.NewPCG(m.seed, hash(c.fault.name+"/"+c.role.name)))}
+	defer func() {
+		s.close()
+		if m.keep == "" && len(r.violations) == 0 {
+			os.RemoveAll(dir)
+		}
+	}()
+	if err := m.setUp(ctx, s, c); err != nil {
+		r.violation("the stage could not be set: %v", err)
+		return r
+	}
+	if err := m.act(ctx, s, r); err != nil {
+		r.violation("%v", err)
+	}
+	r.notes = append(r.notes, s.notes...)
+	return r
+}
+
+func hash(text string) (sum uint64) {
+	for _, b := range []byte(text) {
+		sum = sum*31 + uint64(b)
+	}
+	return sum
+}
+
+func (m *matrix) setUp(ctx context.Context, s *stage, c cell) error {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return err
+	}
+	options := fleet.Options{
+		Dir: s.dir, BrokerProperties: c.fault.brokers, CoordinatorProperties: c.fault.coordinators,
+		CoordinatorProgram: m.program("coordinator", s, c.fault), BrokerProgram: m.program("broker", s, c.fault),
+	}
+	if c.fault.needs&namespaces != 0 {
+		options.CoordinatorHost = func(id int) string { return s.network.host("coordinator", id) }
+		options.BrokerHost = func(id int) string { return s.network.host("broker", id) }
+	}
+	if err := s.open(ctx, options, c.role.name == "group-coordinator"); err != nil {
+		return err
+	}
+	return sleep(ctx, warmUp)
+}
+
+// warmUp is how long the load runs before the fault: long enough for some segments, indexes,
+// producer snapshots and snapshots of the coordinators.
+const warmUp = 1500 * time.Millisecond
+
+func sleep(ctx context.Context, length time.Duration) error {
+	select {
+	case <-time.After(length):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// program says how a server is run for a fault.
+func (m *matrix) program(role string, s *stage, f *fault) func(id int) *fleet.Program {
+	return func(id int) *fleet.Program {
+		program := *fleet.Understudy(m.plain, "")
+		inner := program.Command
+		program.Command = func(role, config string) []string {
+			command := inner(role, config)
+			if f.needs&namespaces != 0 {
+				command = s.network.inside(role, id, command)
+			}
+			return command
+		}
+		return &program
+	}
+}
+
+// act strikes, mends, and takes the account.
+func (m *matrix) act(ctx context.Context, s *stage, r *result) error {
+	var err error
+	if r.role.kind == both {
+		s.victims, r.evidence = everybody(s, r.fault.scope)
+	} else if s.victims, r.evidence, err = r.role.find(ctx, s); err != nil {
+		return fmt.Errorf("nobody has the role: %w", err)
+	}
+	s.markLogs()
+	s.commits.gap.begin()
+	s.writers.gap.begin()
+	partitions := make([]int32, probed)
+	for i := range partitions {
+		partitions[i] = int32(i)
+	}
+	var ended error
+	outcome, err := s.probe.Strike(ctx, r.fault.name, partitions, func() (time.Time, time.Time, error) {
+		struck := time.Now()
+		ended = m.episode(ctx, s, r)
+		return struck, time.Now(), ended
+	})
+	r.produce, r.commit, r.write, r.measured = outcome.Gap, s.commits.gap.end(), s.writers.gap.end(), true
+	if len(r.refused) > 0 && ended != nil {
+		return ended
+	}
+	if err != nil {
+		return err
+	}
+	return m.account(ctx, s, r)
+}
+
+// episode is the fault from the strike until all is well again.
+func (m *matrix) episode(ctx context.Context, s *stage, r *result) error {
+	if err := r.fault.strike(ctx, s); err != nil {
+		return fmt.Errorf("strike: %w", err)
+	}
+	if err := sleep(ctx, r.fault.hold); err != nil {
+		return err
+	}
+	if r.fault.mend != nil {
+		if err := r.fault.mend(ctx, s); err != nil {
+			return fmt.Errorf("mend: %w", err)
+		}
+	}
+	if err := s.settled(ctx, true); err != nil {
+		return err
+	}
+	if r.fault.after == nil {
+		return nil
+	}
+	if err := r.fault.after(ctx, s); err != nil {
+		return err
+	}
+	return s.settled(ctx, true)
+}
+
+// account ends the load and reads everything back.
+func (m *matrix) account(ctx context.Context, s *stage, r *result) error {
+	ctx, cancel := context.WithTimeout(ctx, finishBound)
+	defer cancel()
+	s.probe.Close()
+	s.probe = nil
+	account, err := s.load.Finish(ctx)
+	if err != nil {
+		r.violation("the producer: %v", err)
+	}
+	if !account.Clean() {
+		r.violation("read while it ran: %d lost, %d doubled, %d out of order, %d with other bytes: %v", account.Lost, account.Doubled, account.Reordered, account.Corrupted, account.Examples)
+	}
+	s.load.Ledger().Forget()
+	if _, err := s.load.ReadBack(ctx); err != nil {
+		r.violation("%v", err)
+	}
+	r.account = s.load.Ledger().Account()
+	if !r.account.Clean() {
+		r.violation("read back: %d lost, %d doubled, %d out of order, %d with other bytes: %v", r.account.Lost, r.account.Doubled, r.account.Reordered, r.account.Corrupted, r.account.Examples)
+	}
+	if err := s.commits.finish(ctx); err != nil {
+		r.violation("%v", err)
+	}
+	r.commits, r.violations = s.commits.count, append(r.violations, s.commits.findings...)
+	writes, findings, err := s.writers.finish(ctx, s.fleet.Coordinators)
+	if err != nil {
+		r.violation("%v", err)
+	}
+	r.writes, r.violations = writes, append(r.violations, findings...)
+	return m.compareReplicas(ctx, s, r)
+}
+
+// compareReplicas stops the servers and compares their files.
+func (m *matrix) compareReplicas(ctx context.Context, s *stage, r *result) error {
+	if err := s.fleet.Stop(ctx); err != nil {
+		return err
+	}
+	differences, err := compareLogs(s.fleet.Brokers, loadTopic, loadPartitions)
+	r.violations = append(r.violations, differences...)
+	return errors.Join(err)
+}
