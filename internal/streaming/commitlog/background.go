@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"understudy/internal/streaming/cluster"
 )
 
@@ -43,6 +45,11 @@ func (m *Manager) Background() {
 	m.tick(&m.stepped)
 }
 
+// tidyingHands is how many logs have their small files written at once. Each file is fsynced,
+// and a file system commits concurrent fsyncs together: one after the other, the files of a
+// thousand new partitions are two thousand commits that everybody's creations wait for.
+const tidyingHands = 32
+
 // runChores writes small files and flushes logs. Flushes of different logs follow each other:
 // they compete for the same disk.
 func (m *Manager) runChores() {
@@ -51,14 +58,9 @@ func (m *Manager) runChores() {
 	m.work.chores = make(map[*Log]chore)
 	m.work.Unlock()
 	logs := slices.SortedFunc(maps.Keys(chores), func(a, b *Log) int { return comparePartitions(a.tp, b.tp) })
-	for _, l := range logs { // small files first: they are quick
-		if m.stopping() {
-			return // a clean close does all of it, with more hands
-		}
-		if l.Failed() == nil && chores[l]&choreFiles != 0 {
-			l.tidy()
-		}
-	}
+	m.tidyAll(slices.DeleteFunc(slices.Clone(logs), func(l *Log) bool { // small files first: they are quick
+		return chores[l]&choreFiles == 0 || l.Failed() != nil
+	}))
 	for _, l := range logs {
 		if m.stopping() {
 			return
@@ -73,6 +75,25 @@ func (m *Manager) runChores() {
 			return
 		}
 	}
+}
+
+func (m *Manager) tidyAll(logs []*Log) {
+	var group errgroup.Group
+	group.SetLimit(tidyingHands)
+	for _, l := range logs {
+		if m.stopping() {
+			break // a clean close does all of it
+		}
+		if m.config.Stepped {
+			l.tidy()
+			continue
+		}
+		group.Go(func() error {
+			l.tidy() // a failure is recorded and told
+			return nil
+		})
+	}
+	_ = group.Wait()
 }
 
 func (m *Manager) stopping() bool {

@@ -336,6 +336,25 @@ func (l *Log) filePath(name string) string { return filepath.Join(l.path, name) 
 
 func (l *Log) nowMs() int64 { return l.now().UnixMilli() }
 
+// writeTopicID writes partition.metadata. Its content is fsynced before it gets its name: an
+// empty one would stop Apache's broker, which fsyncs the directory, too, each time. Here the
+// name is left to the next fsync of the directory unless durable is asked for. A power failure
+// that takes it leaves a partition without a topic id, which then is taken from the controller,
+// as Kafka does. That could only be wrong for a topic that was deleted and made again
+// meanwhile, and if records of the old one were durable: so the next fsync of records sees to
+// the directory first.
+func (l *Log) writeTopicID(id cluster.TopicID, durable bool) error {
+	if err := replaceFile(l.files.fs, l.filePath(partitionMetadataName), encodePartitionMetadata(id), durable); err != nil {
+		return err
+	}
+	if !durable {
+		l.writer.Lock()
+		defer l.writer.Unlock()
+		l.published.segments[len(l.published.segments)-1].namesSynced = false
+	}
+	return nil
+}
+
 // writeSmallFiles writes the epoch checkpoint and partition.metadata if they are behind.
 func (l *Log) writeSmallFiles(durable bool) error {
 	l.topicID.Lock()
@@ -343,8 +362,7 @@ func (l *Log) writeSmallFiles(durable bool) error {
 	l.topicID.dirty = false
 	l.topicID.Unlock()
 	if metadataDirty {
-		// Durable always: it is written once, and an empty one would stop Apache's broker.
-		if err := replaceFile(l.files.fs, l.filePath(partitionMetadataName), encodePartitionMetadata(id), true); err != nil {
+		if err := l.writeTopicID(id, durable); err != nil {
 			return err
 		}
 	}

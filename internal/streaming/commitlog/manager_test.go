@@ -488,3 +488,25 @@ func TestLostTail(t *testing.T) {
 		t.Errorf("an empty log of a partition that is not new: %v", err)
 	}
 }
+
+// The name of partition.metadata may be lost with the power, but not if records of the topic stay.
+func TestTopicIDIsDurableWithTheRecords(t *testing.T) {
+	mem := vfs.NewMem()
+	config := testConfig(mem, testDir)
+	config.Stepped = true
+	m := openManager(t, config)
+	l := openLog(t, m, DefaultLogConfig())
+	sync := func(values ...string) {
+		if err := l.SyncTo(mustAppend(t, l, batchOf(t, record.DefaultOptions(), 1, values...)).Last + 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync("before partition.metadata is written")
+	m.Background()
+	sync("after")
+	config.FS = mem.Crash(nil)
+	reopened := openManager(t, config).Get(testPartition)
+	if reopened.EndOffset() != 2 || reopened.TopicID() != (cluster.TopicID{1, 2, 3}) {
+		t.Errorf("end %d, topic id %v", reopened.EndOffset(), reopened.TopicID())
+	}
+}
