@@ -52,7 +52,7 @@ type Controller struct {
 	channels  map[cluster.BrokerID]*channel
 	rebalance *time.Timer
 	inquiry   *time.Timer // Effects.WakeAfter
-	expired   bool // between SessionExpired and the registration after SessionRenewed
+	expired   bool        // between SessionExpired and the registration after SessionRenewed
 }
 
 // What run takes from its queue beside the core's events.

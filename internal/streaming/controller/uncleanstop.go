@@ -43,6 +43,7 @@ import (
 type inquiry struct {
 	since time.Time
 	ends  map[cluster.BrokerID]logEnd
+	told  bool // the log says that the partition stays without a leader
 }
 
 // logEnd is where a replica's log ends, as one incarnation of its broker tells.
@@ -254,6 +255,8 @@ func (c *Core) electFurthest(parts []*partition, done func()) {
 		for _, p := range unclean {
 			if allowed[p.topic] {
 				ready = append(ready, p)
+			} else {
+				c.logStuck(p)
 			}
 		}
 		decide := func(p *partition) (cluster.PartitionState, bool, error) {
@@ -285,6 +288,18 @@ func (c *Core) furthest(p *partition) (next cluster.PartitionState, ok bool) {
 	next.LeaderEpoch++
 	next.ISR = filter(candidates, func(id cluster.BrokerID) bool { return p.inquiry.ends[id].compare(best) == 0 })
 	return next, true
+}
+
+// logStuck says once why a partition stays without a leader.
+func (c *Core) logStuck(p *partition) {
+	if p.inquiry.told {
+		return
+	}
+	p.inquiry.told = true
+	c.log(slog.LevelError, "no leader: committed records are missing from every in-sync replica that is back; "+
+		"start the other replicas' brokers, or accept the loss with unclean.leader.election.enable or kafka-leader-election --election-type unclean",
+		"topic", p.tp.Topic, "partition", p.tp.Partition, "replicas", p.assignment.Replicas, "isr", p.state.ISR,
+		"absent", filter(p.assignment.Replicas, func(id cluster.BrokerID) bool { return !c.online(p.tp)(id) }))
 }
 
 func (c *Core) logFurthest(o outcome) {

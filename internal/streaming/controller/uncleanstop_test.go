@@ -56,7 +56,9 @@ func TestUncleanStops(t *testing.T) {
 	type ends = map[cluster.BrokerID]logEnd
 	type returns = map[cluster.BrokerID]cluster.StopKind
 	const none = cluster.NoBroker
-	at := func(epoch cluster.LeaderEpoch, offset cluster.Offset) logEnd { return logEnd{epoch: epoch, offset: offset} }
+	at := func(epoch cluster.LeaderEpoch, offset cluster.Offset) logEnd {
+		return logEnd{epoch: epoch, offset: offset}
+	}
 	short := func(epoch cluster.LeaderEpoch, offset cluster.Offset) logEnd {
 		return logEnd{epoch: epoch, offset: offset, lost: true}
 	}
@@ -69,6 +71,7 @@ func TestUncleanStops(t *testing.T) {
 		later   cluster.BrokerID // when patience is over
 		isrThen []cluster.BrokerID
 		unclean bool
+		stuck   bool
 	}{
 		{name: "the last one standing has stopped cleanly", isr: ids(1), back: returns{1: cluster.StopClean, 2: cluster.StopClean, 3: cluster.StopClean},
 			leader: 1, later: 1, isrThen: ids(1)},
@@ -78,11 +81,11 @@ func TestUncleanStops(t *testing.T) {
 		{name: "it is alone, and not known to lack anything", isr: ids(1), back: returns{1: cluster.StopUnclean},
 			ends: ends{1: at(4, 90)}, leader: 1, later: 1, isrThen: ids(1)},
 		{name: "it is alone, and has lost records", isr: ids(1), back: returns{1: cluster.StopUnclean},
-			ends: ends{1: short(4, 60)}, leader: none, later: none},
+			ends: ends{1: short(4, 60)}, leader: none, later: none, stuck: true},
 		{name: "it is alone, has lost records, and that is accepted", isr: ids(1), back: returns{1: cluster.StopUnclean},
 			ends: ends{1: short(4, 60)}, leader: none, later: 1, isrThen: ids(1), unclean: true},
 		{name: "it has lost records, and one of two others is there", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean},
-			ends: ends{1: short(4, 60), 2: at(4, 80)}, leader: none, later: none},
+			ends: ends{1: short(4, 60), 2: at(4, 80)}, leader: none, later: none, stuck: true},
 		{name: "it has lost records, and all are there", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
 			ends: ends{1: short(4, 60), 2: at(4, 80), 3: at(4, 80)}, leader: 2, later: 2, isrThen: ids(2, 3)},
 		{name: "a longer log of an earlier epoch is not further", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
@@ -149,6 +152,9 @@ func TestUncleanStops(t *testing.T) {
 				w.step(inquiryTicked{})
 				w.tellLogEnds(nil)
 				check("later", test.later)
+				if stuck := strings.Contains(strings.Join(w.logs, ";"), "no leader: committed records are missing"); stuck != test.stuck {
+					t.Errorf("stuck and said so: %v", stuck)
+				}
 			})
 		}
 	}
