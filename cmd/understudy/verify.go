@@ -40,7 +40,7 @@ func verifyCommand() *cobra.Command {
 understudy's or Apache's, and servers may be killed meanwhile: lost connections are part of the game. The exit status
 is 0 if nothing wrong was found, 1 if something was, 2 if it could not be judged. docs/verify.md names the rules.`,
 	}
-	cmd.AddCommand(verifyZooKeeperCommand())
+	cmd.AddCommand(verifyZooKeeperCommand(), verifyKafkaCommand())
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -158,4 +159,24 @@ func (r *run) strike(t *testing.T, pause time.Duration, nodes ...*fleet.Node) {
 		node.Kill()
 		start(t, node)
 	}
+}
+
+// serving awaits a broker that prints no ready line.
+func serving(addr string) func(context.Context) error {
+	return func(ctx context.Context) error { return fleet.AwaitServing(ctx, "broker", addr) }
+}
+
+// freePorts finds free loopback ports. All are held until the last is found, so that they differ.
+func freePorts(t *testing.T, count int) []int {
+	t.Helper()
+	ports := make([]int, count)
+	for i := range ports {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		ports[i] = listener.Addr().(*net.TCPAddr).Port
+	}
+	return ports
 }
