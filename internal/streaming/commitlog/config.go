@@ -30,6 +30,10 @@ type Config struct {
 	ProducerExpirationCheck time.Duration // producer.id.expiration.check.interval.ms; 10 min
 	OpenFilesMax            int           // files kept open; 1000
 
+	// ScrubBytesPerSecond is how fast the background reads inactive segments to find damage
+	// (understudy.log.scrub.bytes.per.second); 0: not at all.
+	ScrubBytesPerSecond int64
+
 	// OnDirFailure is told, once per directory, that input or output failed there and its
 	// logs refuse everything from now on. It runs on the goroutine that met the error,
 	// possibly under a log's lock: it must not call back into this package.

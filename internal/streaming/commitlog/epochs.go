@@ -46,6 +46,12 @@ func (c *epochCache) assign(epoch cluster.LeaderEpoch, start cluster.Offset) (ch
 	return true
 }
 
+func (c *epochCache) list() []epochEntry {
+	c.RLock()
+	defer c.RUnlock()
+	return slices.Clone(c.entries)
+}
+
 func (c *epochCache) latest() cluster.LeaderEpoch {
 	c.RLock()
 	defer c.RUnlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"slices"
 	"strings"
 
@@ -58,6 +59,9 @@ func (l *Log) load(clean bool, recoveryPoint, start, highWatermark cluster.Offse
 	}
 	l.epochs.truncateFromEnd(end)
 	l.epochs.truncateFromStart(p.start)
+	if err := l.checkEpochs(); err != nil {
+		return err
+	}
 	l.loadTopicID()
 	if err := l.loadProducersLocked(end); err != nil {
 		return err
@@ -191,6 +195,7 @@ func (l *Log) findSegments() ([]*segment, error) {
 			}
 			s := newSegment(l.path, base)
 			s.size.Store(info.Size())
+			s.integrity.startFound(info.Size())
 			// -1: no such file, until it is met below.
 			s.index.offsets.onDisk, s.index.times.onDisk = -1, -1
 			found[base] = s
@@ -256,14 +261,31 @@ func (l *Log) recoverSegments(segments []*segment, clean bool, recoveryPoint clu
 			}
 		}
 		if clean && last && !damaged {
-			if end, err = l.endOfSegment(s); err == nil {
+			if end, err = l.endOfSegment(s); err == nil && end != recoveryPoint && recoveryPoint > s.base {
+				// A clean stop leaves the recovery point at the log's end.
+				err = suspect(s, "it ends at offset %d where the recovery point says %d", end, recoveryPoint)
+			}
+			if err == nil {
 				break
 			}
 			if !errors.Is(err, ErrCorrupt) {
 				return nil, 0, err
 			}
-			l.dir.logger.Warn("last segment is damaged after a clean stop: it is checked in full", "path", s.log.path(), "error", err)
+			l.dir.logger.Warn("last segment is not as a clean stop leaves it: it is checked in full", "path", s.log.path(), "error", err)
 			damaged = true
+		}
+		if damaged && (clean || !last && segments[i+1].base < recoveryPoint) {
+			bound := cluster.Offset(math.MaxInt64)
+			if !last {
+				bound = segments[i+1].base
+			}
+			var known bool
+			if end, known, err = l.surveyFound(s, bound, recoveryPoint, last); err != nil {
+				return nil, 0, err
+			}
+			if known {
+				continue
+			}
 		}
 		// The segment that ends at the recovery point is among them: it may have been cut
 		// there, and the cut be undone by a power failure.
@@ -295,6 +317,44 @@ func (l *Log) recoverSegments(segments []*segment, clean bool, recoveryPoint clu
 	return segments, end, nil
 }
 
+// surveyFound examines a segment that no crash can have torn: whatever is wrong with it is
+// damage, and stays where it is until another replica has given a good copy. known is false
+// if the damage reaches to the end of the log, which then ends before it.
+func (l *Log) surveyFound(s *segment, bound, recoveryPoint cluster.Offset, last bool) (end cluster.Offset, known bool, err error) {
+	limit := s.size.Load()
+	found, err := l.survey(s, limit, bound)
+	if err != nil {
+		if errors.Is(err, errLegacyFormat) {
+			return 0, false, nil // recovery says so better
+		}
+		return 0, false, err
+	}
+	if last {
+		bound = s.base
+		if n := len(found.batches); n > 0 {
+			newest := found.batches[n-1]
+			bound = newest.last + 1
+			// The base offset of the newest batch may be what is wrong.
+			if before := found.endBefore(n-1, s.base); newest.base > before && before+newest.last-newest.base+1 == recoveryPoint {
+				if found, err = l.survey(s, limit, recoveryPoint); err != nil {
+					return 0, false, err
+				}
+				bound = recoveryPoint
+			}
+		}
+		if n := len(found.damaged); n > 0 && found.damaged[n-1].To == limit && bound != recoveryPoint {
+			if recoveryPoint <= bound {
+				return 0, false, nil
+			}
+			if found, err = l.survey(s, limit, recoveryPoint); err != nil {
+				return 0, false, err
+			}
+			bound = recoveryPoint
+		}
+	}
+	return bound, true, l.adoptSurvey(s, found, last)
+}
+
 func (l *Log) recoverOne(s *segment, trusted cluster.Offset, unclean, last bool) (end cluster.Offset, cut bool, err error) {
 	size := s.size.Load()
 	good, end, damage, err := l.recoverSegment(s, trusted, unclean)
@@ -314,6 +374,7 @@ func (l *Log) recoverOne(s *segment, trusted cluster.Offset, unclean, last bool)
 			return 0, false, err
 		}
 		s.size.Store(good)
+		s.integrity.truncate(good)
 	}
 	s.index.Lock()
 	s.index.maxKnown = true
@@ -392,7 +453,9 @@ func (l *Log) loadEpochs() (known bool) {
 }
 
 // rebuildEpochs reads the epochs off all batches' headers.
-func (l *Log) rebuildEpochs() error {
+func (l *Log) rebuildEpochs() error { return l.surveying(l.readEpochs) }
+
+func (l *Log) readEpochs() error {
 	l.epochs.clear()
 	for _, s := range l.published.segments {
 		err := s.walk(l.files, 0, s.size.Load(), func(header record.Batch, _, _ int64, _ io.ReaderAt) error {
@@ -407,6 +470,104 @@ func (l *Log) rebuildEpochs() error {
 	}
 	l.epochs.markDirty()
 	return nil
+}
+
+// checkEpochs compares the epoch cache with the batches where its epochs begin: truncation
+// goes by it, and a checkpoint in which a digit is wrong still parses.
+func (l *Log) checkEpochs() error {
+	start, end := l.published.start, l.published.end
+	offsets := []cluster.Offset{start, end - 1}
+	for _, entry := range l.epochs.list() {
+		offsets = append(offsets, entry.start-1, entry.start)
+	}
+	for _, offset := range offsets {
+		if offset < start || offset >= end {
+			continue
+		}
+		s, agrees, err := l.epochAgrees(offset)
+		if err != nil {
+			return err
+		}
+		if agrees {
+			continue
+		}
+		// Perhaps it is a batch that is wrong.
+		if err := l.surveyAgain(s); err != nil {
+			return err
+		}
+		if _, agrees, err = l.epochAgrees(offset); err != nil {
+			return err
+		}
+		if agrees {
+			continue
+		}
+		l.dir.logger.Warn("leader epoch checkpoint contradicts the batches: it is rebuilt from them", "topic", l.tp.Topic,
+			"partition", l.tp.Partition, "offset", offset, "epoch", l.epochs.forOffset(offset))
+		if err := l.rebuildEpochs(); err != nil {
+			return err
+		}
+		l.epochs.truncateFromStart(start)
+		return nil
+	}
+	return nil
+}
+
+// epochAgrees compares the batch that holds an offset, or the first after it in the same
+// segment, with the cache: it is of the epoch that was in force, and no epoch begins within
+// it.
+func (l *Log) epochAgrees(offset cluster.Offset) (s *segment, agrees bool, err error) {
+	now := l.view()
+	at := now.floor(offset)
+	s = now.segments[at]
+	entry, err := s.lookupOffset(l.files, offset)
+	if err != nil {
+		return s, false, err
+	}
+	limit := now.limit(at)
+	agrees = true
+	err = s.scan(l.files, limit, func(scanner *headerScanner) error {
+		_, _, err := scanner.find(min(entry.position, limit), func(header record.Batch) bool {
+			if header.LastOffset() < offset {
+				return false
+			}
+			first := max(header.BaseOffset(), now.start)
+			agrees = header.LeaderEpoch() == cluster.NoLeaderEpoch ||
+				l.epochs.forOffset(first) == header.LeaderEpoch() && l.epochs.forOffset(header.LastOffset()) == header.LeaderEpoch()
+			return true
+		})
+		return err
+	})
+	if errors.Is(err, ErrCorrupt) {
+		return s, false, nil
+	}
+	return s, agrees, err
+}
+
+// surveying is examining for a log that is being loaded, or whose writer lock is held.
+func (l *Log) surveying(f func() error) error {
+	var surveyed *segment
+	for {
+		err := f()
+		s := l.suspected(err)
+		if s == nil || s == surveyed {
+			return err
+		}
+		if err := l.surveyAgain(s); err != nil {
+			return err
+		}
+		surveyed = s
+	}
+}
+
+// surveyAgain examines a segment while the log is loaded.
+func (l *Log) surveyAgain(s *segment) error {
+	now := l.view()
+	at := slices.Index(now.segments, s)
+	found, err := l.survey(s, now.limit(at), now.endOf(at))
+	if err != nil {
+		return err
+	}
+	return l.adoptSurvey(s, found, at == len(now.segments)-1)
 }
 
 func (l *Log) loadTopicID() {
@@ -443,10 +604,10 @@ func (l *Log) loadProducersLocked(end cluster.Offset) error {
 		producers.snapshots = producers.snapshots[:len(producers.snapshots)-1]
 		l.removeSnapshot(newest)
 	}
-	if err := l.completeWindows(from); err != nil {
+	if err := l.surveying(func() error { return l.completeWindows(from) }); err != nil {
 		return err
 	}
-	if err := l.replayProducers(from, end); err != nil {
+	if err := l.surveying(func() error { return l.replayProducers(from, end) }); err != nil {
 		return fmt.Errorf("producers of %s: %w", l.tp, err)
 	}
 	return nil

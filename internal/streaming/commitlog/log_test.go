@@ -221,7 +221,7 @@ func TestTransactions(t *testing.T) {
 		t.Fatalf("last stable offset %d", l.LastStableOffset())
 	}
 	marker := func(id int64, kind record.ControlType, coordinatorEpoch int32) error {
-		_, err := l.AppendLeader(record.BuildMarker(record.Marker{Type: kind, CoordinatorEpoch: coordinatorEpoch}, id, 0, -1, 1), AppendOptions{Origin: Coordinator})
+		_, err := l.AppendLeader(record.BuildMarker(record.Marker{Type: kind, CoordinatorEpoch: coordinatorEpoch}, id, 0, -1, 1), AppendOptions{LeaderEpoch: 1, Origin: Coordinator})
 		return err
 	}
 	if err := marker(1, record.Abort, 5); err != nil { // 3

@@ -68,6 +68,9 @@ func Open(config Config) (*Manager, error) {
 	if !config.Stepped {
 		m.stopped.Go(m.runTicker)
 		m.stopped.Go(m.runFlusher)
+		if config.ScrubBytesPerSecond > 0 {
+			m.stopped.Go(m.runScrubber)
+		}
 	}
 	return m, nil
 }
@@ -348,6 +351,16 @@ func (m *Manager) All() []*Log {
 	logs := slices.Collect(maps.Values(m.mu.logs))
 	m.mu.RUnlock()
 	slices.SortFunc(logs, func(a, b *Log) int { return comparePartitions(a.tp, b.tp) })
+	return logs
+}
+
+// Damaged returns the logs that have damaged stretches.
+func (m *Manager) Damaged() (logs []*Log) {
+	for _, l := range m.All() {
+		if len(l.Damages()) > 0 {
+			logs = append(logs, l)
+		}
+	}
 	return logs
 }
 

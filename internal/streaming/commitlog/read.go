@@ -98,7 +98,25 @@ func (l *Log) awaitWriter() {
 	defer l.writer.Unlock()
 }
 
+// readOnce reads from what is published now. Where a look at a segment finds something
+// wrong, the segment is examined, and looked at again knowing what of it is damaged.
 func (l *Log) readOnce(from cluster.Offset, maxBytes int, upTo cluster.Offset, minOne bool) (*Slice, error) {
+	slice, err := l.readPublished(from, maxBytes, upTo, minOne)
+	if err == nil {
+		return slice, nil
+	}
+	err = l.examining(func() error {
+		again := err
+		if again == nil {
+			slice, again = l.readPublished(from, maxBytes, upTo, minOne)
+		}
+		err = nil
+		return again
+	})
+	return slice, err
+}
+
+func (l *Log) readPublished(from cluster.Offset, maxBytes int, upTo cluster.Offset, minOne bool) (*Slice, error) {
 	if err := l.Failed(); err != nil {
 		return nil, err
 	}
@@ -117,6 +135,9 @@ func (l *Log) readOnce(from cluster.Offset, maxBytes int, upTo cluster.Offset, m
 			continue
 		}
 		reader := segmentReader{log: l, segment: s, limit: limit, end: now.endOf(i), generation: generation}
+		if err := reader.avoidDamage(from); err != nil {
+			return nil, err
+		}
 		slice, err := reader.read(from, maxBytes, upTo, minOne)
 		if slice != nil || err != nil {
 			return slice, err
@@ -132,6 +153,26 @@ type segmentReader struct {
 	limit      int64          // valid bytes
 	end        cluster.Offset // where the segment ends
 	generation uint64
+	damaged    []Damage
+	anchor     int64 // where the walk to the first batch began
+}
+
+// avoidDamage lets the read end before the first damaged stretch that it would come to, and
+// refuses one that begins in it.
+func (r *segmentReader) avoidDamage(from cluster.Offset) error {
+	r.damaged = r.segment.integrity.damages()
+	for _, d := range r.damaged {
+		if d.First <= from && from < d.Next {
+			return r.log.damageError(d)
+		}
+	}
+	for _, d := range r.damaged {
+		if d.First > from {
+			r.limit, r.end = min(r.limit, d.From), min(r.end, d.First)
+			break
+		}
+	}
+	return nil
 }
 
 // extent is a run of whole batches.
@@ -148,8 +189,11 @@ func (r *segmentReader) read(from cluster.Offset, maxBytes int, upTo cluster.Off
 	}
 	buffer := scanBuffers.Get().(*[]byte)
 	defer scanBuffers.Put(buffer)
-	scanner := &headerScanner{file: file, path: r.segment.log.path, limit: r.limit, chunk: *buffer}
+	scanner := &headerScanner{file: file, path: r.segment.log.path, limit: r.limit, chunk: *buffer, damaged: r.damaged}
 	found, ok, err := r.locate(scanner, from, int64(max(maxBytes, 0)), upTo, minOne)
+	if err == nil && ok {
+		err = r.verify(scanner, found.end)
+	}
 	if err != nil || !ok || found.start == found.end {
 		r.log.files.release(&r.segment.log)
 		if err != nil || !ok {
@@ -163,6 +207,22 @@ func (r *segmentReader) read(from cluster.Offset, maxBytes int, upTo cluster.Off
 		position: found.start, size: int(found.end - found.start),
 		file: file, cached: &r.segment.log, files: r.log.files,
 	}, nil
+}
+
+// verify checks what is to be served, and the batch behind it: where to read on is known by
+// that one's offset.
+func (r *segmentReader) verify(scanner *headerScanner, to int64) error {
+	if r.segment.integrity.whole.Load() {
+		return nil
+	}
+	if to < r.limit {
+		_, size, err := scanner.at(to)
+		if err != nil {
+			return err
+		}
+		to += size
+	}
+	return r.log.verify(r.segment, r.anchor, to, r.end)
 }
 
 func (r *segmentReader) locate(scanner *headerScanner, from cluster.Offset, maxBytes int64, upTo cluster.Offset, minOne bool) (found extent, ok bool, err error) {
@@ -192,12 +252,30 @@ func (r *segmentReader) locate(scanner *headerScanner, from cluster.Offset, maxB
 // has none.
 func (r *segmentReader) begin(scanner *headerScanner, from cluster.Offset) (position int64, first cluster.Offset, ok bool, err error) {
 	if position, ok := r.log.hints.get(r.segment, from); ok {
-		if position < r.limit {
+		if r.anchor = position; position < r.limit {
 			return position, from, true, nil
 		}
 		return 0, 0, false, nil
 	}
-	batch, ok, err := r.find(scanner, from)
+	entry, err := r.segment.lookupOffset(r.log.files, from)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	r.anchor = min(entry.position, r.limit)
+	passed := false
+	batch, ok, err := scanner.find(r.anchor, func(header record.Batch) bool {
+		passed = passed || header.BaseOffset() <= from
+		return header.LastOffset() >= from
+	})
+	if err == nil && ok && !passed && r.anchor > 0 {
+		err = suspect(r.segment, "its index points to byte %d for offset %d", r.anchor, from)
+	}
+	// The walk has passed over damaged stretches that lie before what it found.
+	for _, d := range r.damaged {
+		if d.To <= batch.position {
+			r.anchor = max(r.anchor, d.To)
+		}
+	}
 	return batch.position, batch.base, ok, err
 }
 

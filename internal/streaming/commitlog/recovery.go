@@ -41,6 +41,7 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 			return 0, 0, nil, err
 		}
 	}
+	checkedFrom, checkedFirst := position, cluster.Offset(-1)
 	s.sinceEntry, s.hasFirst = 0, false
 	interval := l.config.Load().IndexIntervalBytes
 	end = s.base
@@ -51,12 +52,16 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 		}
 		if err != nil {
 			if errors.Is(err, ErrCorrupt) && !errors.Is(err, errLegacyFormat) {
+				s.integrity.note(stretch{checkedFrom, position, checkedFirst, end})
 				return position, end, err, nil
 			}
 			return 0, 0, nil, err
 		}
 		if err := s.noteBatch(l.files, header.LastOffset(), header.MaxTimestamp(), position, size, interval); err != nil {
 			return 0, 0, nil, err
+		}
+		if checkedFirst < 0 {
+			checkedFirst = header.BaseOffset()
 		}
 		if epoch := header.LeaderEpoch(); epoch > l.epochs.latest() {
 			l.epochs.assign(epoch, header.BaseOffset())
@@ -65,6 +70,7 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 		position += size
 	}
 	s.hasFirst = s.hasFirst && reader.fromStart
+	s.integrity.note(stretch{checkedFrom, position, checkedFirst, end})
 	return position, end, nil, nil
 }
 

@@ -10,6 +10,10 @@ import (
 // has left behind (log-format.md 8): oldest first, only below the high watermark. A
 // topic whose cleanup.policy lacks delete loses only what lies below its start.
 func (l *Log) deleteOld(nowMs int64) error {
+	return l.examining(func() error { return l.deleteOldOnce(nowMs) })
+}
+
+func (l *Log) deleteOldOnce(nowMs int64) error {
 	if !l.configured.Load() || l.Failed() != nil {
 		return nil
 	}
@@ -78,7 +82,7 @@ func (l *Log) countOldLocked(config *LogConfig, nowMs int64) (int, error) {
 		if !old && config.Delete && config.RetentionMs >= 0 {
 			age, err := l.segmentAge(s, nowMs)
 			if err != nil {
-				return 0, l.storageError(err)
+				return 0, l.lookError(err)
 			}
 			old = age > config.RetentionMs
 		}

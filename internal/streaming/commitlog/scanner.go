@@ -48,6 +48,18 @@ type headerScanner struct {
 	chunk  []byte
 	start  int64 // position of the chunk
 	filled int
+	// damaged are the stretches that walks pass over.
+	damaged []Damage
+}
+
+// over is the position itself or, if a damaged stretch begins there, its end.
+func (s *headerScanner) over(position int64) int64 {
+	for i := range s.damaged {
+		if s.damaged[i].From == position {
+			position = s.damaged[i].To
+		}
+	}
+	return position
 }
 
 // at returns the header of the batch at a position (its Payload is not there) and the
@@ -103,6 +115,7 @@ type located struct {
 // ok is false if none does.
 func (s *headerScanner) find(from int64, match func(record.Batch) bool) (found located, ok bool, err error) {
 	for position := from; ; {
+		position = s.over(position)
 		header, size, err := s.at(position)
 		if errors.Is(err, io.EOF) {
 			return located{position: position}, false, nil
@@ -126,7 +139,7 @@ func (s *segment) scan(files *fileCache, limit int64, f func(*headerScanner) err
 	defer files.release(&s.log)
 	buffer := scanBuffers.Get().(*[]byte)
 	defer scanBuffers.Put(buffer)
-	return f(&headerScanner{file: file, path: s.log.path, limit: limit, chunk: *buffer})
+	return f(&headerScanner{file: file, path: s.log.path, limit: limit, chunk: *buffer, damaged: s.integrity.damages()})
 }
 
 // walk calls f for the header of each batch from a position on, reading in large chunks.
@@ -136,8 +149,10 @@ func (s *segment) walk(files *fileCache, from, limit int64, f func(header record
 		return err
 	}
 	defer files.release(&s.log)
-	scanner := &headerScanner{file: file, path: s.log.path, limit: limit, chunk: make([]byte, min(replayChunk, max(limit-from, record.HeaderSize)))}
+	scanner := &headerScanner{file: file, path: s.log.path, limit: limit, chunk: make([]byte, min(replayChunk, max(limit-from, record.HeaderSize))),
+		damaged: s.integrity.damages()}
 	for position := from; ; {
+		position = scanner.over(position)
 		header, size, err := scanner.at(position)
 		if errors.Is(err, io.EOF) {
 			return nil

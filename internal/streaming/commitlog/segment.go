@@ -2,7 +2,9 @@ package commitlog
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -21,6 +23,9 @@ type segment struct {
 	size atomic.Int64
 
 	hasTxnIndex atomic.Bool
+	integrity   integrity
+	// timesChecked says that the time index was made by this process.
+	timesChecked atomic.Bool
 
 	// For the writer, under the log's writer lock.
 	sinceEntry     int64 // bytes appended since the last offset index entry
@@ -65,6 +70,8 @@ func (s *segment) createFiles(files *fileCache) error {
 		}
 	}
 	s.index.maxKnown = true
+	s.integrity.startOwn()
+	s.timesChecked.Store(true)
 	return nil
 }
 
@@ -209,12 +216,41 @@ func (s *segment) largestTimestamp(files *fileCache) (int64, error) {
 	if known {
 		return timestamp, nil
 	}
+	s.index.RLock()
+	last, ok, err := s.lastTimeLocked(files)
+	s.index.RUnlock()
+	if err == nil && ok {
+		err = s.checkTime(files, last)
+	}
+	if err != nil {
+		return record.NoTimestamp, err
+	}
 	s.index.Lock()
 	defer s.index.Unlock()
 	if err := s.loadMaxLocked(files); err != nil {
 		return record.NoTimestamp, err
 	}
 	return s.index.maxTimestamp, nil
+}
+
+// checkTime compares a time index entry with the batch that it speaks of: one that a bit
+// has flipped in would hide records from searches, or segments from retention.
+func (s *segment) checkTime(files *fileCache, entry timeEntry) error {
+	if s.timesChecked.Load() {
+		return nil
+	}
+	position, err := s.lookupOffset(files, entry.offset)
+	if err != nil {
+		return err
+	}
+	limit := s.size.Load()
+	return s.scan(files, limit, func(scanner *headerScanner) error {
+		batch, ok, err := scanner.find(min(position.position, limit), func(header record.Batch) bool { return header.LastOffset() >= entry.offset })
+		if err == nil && (!ok || batch.base > entry.offset || batch.maxTimestamp != entry.timestamp) {
+			err = suspect(s, "its time index speaks of timestamp %d at offset %d", entry.timestamp, entry.offset)
+		}
+		return err
+	})
 }
 
 // loadMaxLocked takes the largest timestamp from the time index's last entry, as Kafka
@@ -232,6 +268,31 @@ func (s *segment) loadMaxLocked(files *fileCache) error {
 	}
 	s.index.maxKnown = true
 	return nil
+}
+
+// rebuildIndexes makes the indexes anew from what a survey found and what was appended since.
+func (s *segment) rebuildIndexes(files *fileCache, found *survey, interval int32, active bool) error {
+	s.index.Lock()
+	err := errors.Join(s.index.offsets.truncate(files, 0), s.index.times.truncate(files, 0))
+	s.index.maxKnown, s.index.maxTimestamp, s.index.maxOffset = true, record.NoTimestamp, s.base
+	s.index.Unlock()
+	if err != nil {
+		return err
+	}
+	s.timesChecked.Store(true)
+	s.sinceEntry = 0
+	for _, b := range found.batches {
+		if err := s.noteBatch(files, b.last, b.timestamp, b.position, b.size, interval); err != nil {
+			return err
+		}
+	}
+	err = s.walk(files, found.limit, s.size.Load(), func(header record.Batch, position, size int64, _ io.ReaderAt) error {
+		return s.noteBatch(files, header.LastOffset(), header.MaxTimestamp(), position, size, interval)
+	})
+	if err != nil {
+		return err
+	}
+	return s.flushIndexes(files, !active)
 }
 
 // truncateIndexes drops the entries at and above an offset.

@@ -17,6 +17,14 @@ type TimestampOffset struct {
 
 // OffsetForTimestamp finds the first record whose timestamp is at least timestampMs.
 func (l *Log) OffsetForTimestamp(timestampMs int64) (found TimestampOffset, ok bool, err error) {
+	err = l.examining(func() error {
+		found, ok, err = l.offsetForTimestamp(timestampMs)
+		return err
+	})
+	return found, ok, err
+}
+
+func (l *Log) offsetForTimestamp(timestampMs int64) (found TimestampOffset, ok bool, err error) {
 	if err := l.Failed(); err != nil {
 		return found, false, err
 	}
@@ -28,7 +36,7 @@ func (l *Log) OffsetForTimestamp(timestampMs int64) (found TimestampOffset, ok b
 			continue // deleted meanwhile: it is below the new start
 		}
 		if err != nil {
-			return found, false, l.storageError(err)
+			return found, false, l.lookError(err)
 		}
 		if largest < timestampMs {
 			continue
@@ -46,25 +54,36 @@ func (l *Log) OffsetForTimestamp(timestampMs int64) (found TimestampOffset, ok b
 
 // MaxTimestampOffset finds the first record with the largest timestamp.
 func (l *Log) MaxTimestampOffset() (found TimestampOffset, ok bool, err error) {
+	err = l.examining(func() error {
+		found, ok, err = l.maxTimestampOffset()
+		return err
+	})
+	return found, ok, err
+}
+
+func (l *Log) maxTimestampOffset() (found TimestampOffset, ok bool, err error) {
 	now := l.view()
 	largest := record.NoTimestamp
 	for _, s := range now.segments[now.floor(now.start):] {
 		timestamp, err := s.largestTimestamp(l.files)
 		if err != nil && !errors.Is(err, errForgotten) {
-			return found, false, l.storageError(err)
+			return found, false, l.lookError(err)
 		}
 		largest = max(largest, timestamp)
 	}
 	if largest < 0 {
 		return found, false, l.Failed()
 	}
-	return l.OffsetForTimestamp(largest)
+	return l.offsetForTimestamp(largest)
 }
 
 func (l *Log) searchSegment(s *segment, now view, i int, timestampMs int64) (found TimestampOffset, ok bool, err error) {
 	after, err := s.lookupTime(l.files, timestampMs)
+	if err == nil && after.timestamp != record.NoTimestamp {
+		err = s.checkTime(l.files, after)
+	}
 	if err != nil {
-		return found, false, l.storageError(err)
+		return found, false, l.lookError(err)
 	}
 	entry, err := s.lookupOffset(l.files, max(after.offset, now.start))
 	if err != nil {

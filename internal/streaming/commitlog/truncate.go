@@ -22,6 +22,10 @@ func (l *Log) TruncateTo(offset cluster.Offset) error {
 	if offset < 0 {
 		return fmt.Errorf("commitlog: truncate %s to negative offset %d: %w", l.tp, offset, kerr.OffsetOutOfRange)
 	}
+	return l.examining(func() error { return l.truncateTo(offset) })
+}
+
+func (l *Log) truncateTo(offset cluster.Offset) error {
 	if l.truncateEpochsOnly(offset) {
 		return nil
 	}
@@ -64,7 +68,7 @@ func (l *Log) truncateLocked(offset cluster.Offset) error {
 	active := l.published.segments[keep-1]
 	size, end, err := l.findCut(active, keep == len(l.published.segments), offset)
 	if err != nil {
-		return l.storageError(err)
+		return l.lookError(err)
 	}
 	if err := l.lowerRecoveryPointLocked(end); err != nil {
 		return l.fail(err)
@@ -117,6 +121,11 @@ func (l *Log) findCut(s *segment, active bool, offset cluster.Offset) (size int6
 		}
 		return err
 	})
+	for _, d := range s.integrity.damages() { // a cut within a damaged stretch takes it all
+		if d.First <= offset && offset < d.Next {
+			size, end = d.From, min(end, d.First)
+		}
+	}
 	return size, end, err
 }
 
@@ -131,6 +140,7 @@ func (l *Log) cutSegmentLocked(s *segment, size int64, end cluster.Offset) error
 		return fmt.Errorf("truncate %s: %w", s.log.path(), err)
 	}
 	s.size.Store(size)
+	s.integrity.truncate(size)
 	s.dataSynced = false
 	s.hasFirst = s.hasFirst && size > 0
 	if err := s.truncateIndexes(l.files, end); err != nil {

@@ -1,0 +1,335 @@
+package commitlog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/record"
+	"understudy/internal/vfs"
+)
+
+// damageLog makes a log of several segments, in three leader epochs, and closes it cleanly.
+// It returns the files and the records that are in it.
+func damageLog(t testing.TB) (fsys *vfs.Mem, values []string) {
+	t.Helper()
+	fsys = vfs.NewMem()
+	m := openManager(t, testConfig(fsys, testDir))
+	l := openLog(t, m, damageConfig())
+	for i := range 24 {
+		batch := batchOf(t, record.DefaultOptions(), int64(1000+10*i), fmt.Sprintf("value %d", i), strings.Repeat("x", 20+7*i%50))
+		epoch := cluster.LeaderEpoch(1 + i/8)
+		if _, err := l.AppendLeader(batch, AppendOptions{LeaderEpoch: epoch, NowMs: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	values = readValues(t, l, 0, l.EndOffset(), 1<<20)
+	l.SetHighWatermark(l.EndOffset())
+	if err := m.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	return fsys, values
+}
+
+func damageConfig() LogConfig {
+	config := DefaultLogConfig()
+	config.SegmentBytes, config.IndexIntervalBytes = 1000, 150
+	config.RetentionMs = -1
+	return config
+}
+
+// flip changes one bit of a file.
+func flip(t testing.TB, fsys vfs.FS, path string, at int64, bit uint) {
+	t.Helper()
+	file, err := fsys.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	var b [1]byte
+	if _, err := file.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1 << bit
+	if _, err := file.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func filesOf(t testing.TB, fsys vfs.FS, suffix string) (paths []string, sizes []int64) {
+	t.Helper()
+	dir := filepath.Join(testDir, testPartition.String())
+	entries, err := fsys.List(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(entry.Name(), suffix) && info.Size() > 0 {
+			paths, sizes = append(paths, filepath.Join(dir, entry.Name())), append(sizes, info.Size())
+		}
+	}
+	return paths, sizes
+}
+
+// readAround reads all that is served, offset by offset; refused are the offsets that are
+// answered with damage.
+func readAround(t testing.TB, l *Log) (values []string, refused []cluster.Offset) {
+	t.Helper()
+	for at := l.StartOffset(); at < l.EndOffset(); {
+		slice, err := l.Read(at, 400, l.EndOffset(), true)
+		if errors.Is(err, ErrCorrupt) {
+			if !errors.As(err, new(*DamageError)) {
+				t.Fatalf("refused without naming the damage: %v", err)
+			}
+			refused = append(refused, at)
+			at++
+			continue
+		}
+		if err != nil {
+			t.Fatalf("read at %d: %v", at, err)
+		}
+		data, err := slice.ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := slice.NextOffset()
+		_ = slice.Close()
+		for batch, err := range record.All(data) {
+			if err == nil {
+				err = batch.Check()
+			}
+			if err != nil {
+				t.Fatalf("served at %d: %v", at, err)
+			}
+			for r, err := range batch.Records(1 << 20) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.Offset >= at {
+					values = append(values, fmt.Sprintf("%d=%s", r.Offset, r.Value))
+				}
+			}
+		}
+		if next <= at {
+			t.Fatalf("slice at %d goes on at %d", at, next)
+		}
+		at = next
+	}
+	return values, refused
+}
+
+// Whatever bit of a segment flips: what is served is what was written, what is not is refused
+// with its place, and a copy from another replica makes the log whole again.
+func TestFlippedBitsInSegments(t *testing.T) {
+	fsys, values := damageLog(t)
+	original := openLog(t, openManager(t, testConfig(fsys.Clone(), testDir)), damageConfig())
+	paths, sizes := filesOf(t, fsys, ".log")
+	if len(paths) < 3 {
+		t.Fatalf("%d segments", len(paths))
+	}
+	random := rand.New(rand.NewSource(1))
+	for i, path := range paths {
+		for at := int64(0); at < sizes[i]; at++ {
+			// The header of each batch in full, the records here and there.
+			if testing.Short() && at%7 != 0 {
+				continue
+			}
+			bit := uint(random.Intn(8))
+			damaged := fsys.Clone()
+			flip(t, damaged, path, at, bit)
+			name := fmt.Sprintf("%s byte %d bit %d", filepath.Base(path), at, bit)
+			var log bytes.Buffer
+			config := testConfig(damaged, testDir)
+			config.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			m, err := Open(config)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			l := openLog(t, m, damageConfig())
+			got, refused := readAround(t, l)
+			if len(refused) == 0 && strings.Contains(log.String(), "contradicts the batches") && slices.Equal(got, values) {
+				// The leader epoch of a batch at an epoch's end became the neighbour's: that or
+				// the checkpoint is wrong, and nothing tells which.
+				_ = m.Close(false)
+				continue
+			}
+			if len(refused) == 0 {
+				t.Fatalf("%s: nothing was refused\n%s", name, &log)
+			}
+			if want := without(values, refused); !slices.Equal(got, want) {
+				t.Fatalf("%s: served\n%v\nwant\n%v", name, got, want)
+			}
+			if !strings.Contains(log.String(), path) || !strings.Contains(log.String(), "position=") {
+				t.Fatalf("%s: the log does not say so:\n%s", name, &log)
+			}
+			for _, d := range l.Damages() {
+				copied, err := original.Read(d.First, int(d.To-d.From), d.Next, true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				data, _ := copied.ReadAll()
+				_ = copied.Close()
+				if err := l.Repair(d, data); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+			if got, refused = readAround(t, l); !slices.Equal(got, values) || len(refused) > 0 || len(l.Damages()) > 0 {
+				t.Fatalf("%s: after the repair: %v refused, %v", name, refused, l.Damages())
+			}
+			_ = m.Close(false)
+			// The bytes are as they were.
+			if !bytes.Equal(content(t, damaged, path), content(t, fsys, path)) {
+				t.Fatalf("%s: the repaired file is another one", name)
+			}
+		}
+	}
+}
+
+func content(t testing.TB, fsys vfs.FS, path string) []byte {
+	t.Helper()
+	data, err := readWholeFile(fsys, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func without(values []string, refused []cluster.Offset) []string {
+	return slices.DeleteFunc(slices.Clone(values), func(value string) bool {
+		for _, offset := range refused {
+			if strings.HasPrefix(value, fmt.Sprintf("%d=", offset)) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// A flipped bit in an index, a checkpoint or a producer snapshot changes nothing of what is
+// served.
+func TestFlippedBitsInOtherFiles(t *testing.T) {
+	fsys, values := damageLog(t)
+	var timestamps []int64
+	for ts := int64(990); ts < 1250; ts += 5 {
+		timestamps = append(timestamps, ts)
+	}
+	search := func(l *Log) (found []string) {
+		for _, ts := range timestamps {
+			answer, ok, err := l.OffsetForTimestamp(ts)
+			if err != nil {
+				t.Fatalf("search for %d: %v", ts, err)
+			}
+			found = append(found, fmt.Sprint(answer, ok))
+		}
+		return found
+	}
+	ends := func(l *Log) (answers []string) {
+		for epoch := range cluster.LeaderEpoch(5) {
+			found, end := l.EndOffsetForEpoch(epoch)
+			answers = append(answers, fmt.Sprint(found, end))
+		}
+		return answers
+	}
+	original := openLog(t, openManager(t, testConfig(fsys.Clone(), testDir)), damageConfig())
+	wantSearch, wantEnds := search(original), ends(original)
+	paths, sizes := []string{}, []int64{}
+	for _, suffix := range []string{indexSuffix, timeIndexSuffix, snapshotSuffix, epochCheckpointName} {
+		more, theirs := filesOf(t, fsys, suffix)
+		paths, sizes = append(paths, more...), append(sizes, theirs...)
+	}
+	for i, path := range paths {
+		for at := range sizes[i] {
+			for bit := range uint(8) {
+				damaged := fsys.Clone()
+				flip(t, damaged, path, at, bit)
+				name := fmt.Sprintf("%s byte %d bit %d", filepath.Base(path), at, bit)
+				m, err := Open(testConfig(damaged, testDir))
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				l := openLog(t, m, damageConfig())
+				if got := search(l); !slices.Equal(got, wantSearch) {
+					t.Fatalf("%s: by time\n%v\nwant\n%v", name, got, wantSearch)
+				}
+				if got, refused := readAround(t, l); !slices.Equal(got, values) || len(refused) > 0 {
+					t.Fatalf("%s: served %v\nwant %v", name, got, values)
+				}
+				if got := ends(l); !slices.Equal(got, wantEnds) {
+					t.Fatalf("%s: epochs end %v, want %v", name, got, wantEnds)
+				}
+				_ = m.Close(false)
+			}
+		}
+	}
+}
+
+// The scrubber finds what nobody reads, in segments that this process wrote, too.
+func TestScrub(t *testing.T) {
+	fsys := vfs.NewMem()
+	m := openManager(t, testConfig(fsys, testDir))
+	l := openLog(t, m, damageConfig())
+	for i := range 24 {
+		mustAppend(t, l, batchOf(t, record.DefaultOptions(), int64(i), strings.Repeat("y", 60)))
+	}
+	m.Scrub()
+	if len(m.Damaged()) != 0 {
+		t.Fatalf("damaged: %v", l.Damages())
+	}
+	paths, _ := filesOf(t, fsys, ".log")
+	flip(t, fsys, paths[1], 70, 3)
+	m.Scrub()
+	if damages := l.Damages(); len(m.Damaged()) != 1 || len(damages) != 1 || damages[0].Path != paths[1] || damages[0].From != 0 {
+		t.Fatalf("damaged: %v", damages)
+	}
+	m.Scrub() // passes over it
+	if len(l.Damages()) != 1 {
+		t.Fatalf("damaged: %v", l.Damages())
+	}
+}
+
+// A copy that is not what stood there is refused.
+func TestRepairTakesNoOtherBatches(t *testing.T) {
+	fsys, _ := damageLog(t)
+	paths, _ := filesOf(t, fsys, ".log")
+	flip(t, fsys, paths[0], 80, 0)
+	l := openLog(t, openManager(t, testConfig(fsys, testDir)), damageConfig())
+	_, refused := readAround(t, l)
+	if len(refused) == 0 || len(l.Damages()) != 1 {
+		t.Fatalf("refused %v", refused)
+	}
+	d := l.Damages()[0]
+	right := batchOf(t, record.DefaultOptions(), 1000, "value 0", strings.Repeat("x", 20))
+	right.SetBaseOffset(d.First)
+	right.SetLeaderEpoch(1)
+	if int64(len(right)) != d.To-d.From {
+		t.Fatalf("%d bytes, not %d", len(right), d.To-d.From)
+	}
+	for name, spoil := range map[string]func(b record.Batch) []byte{
+		"another leader epoch": func(b record.Batch) []byte { b.SetLeaderEpoch(2); return b },
+		"another offset":       func(b record.Batch) []byte { b.SetBaseOffset(d.First + 1); return b },
+		"a wrong checksum":     func(b record.Batch) []byte { b[len(b)-1] ^= 1; return b },
+		"too little":           func(b record.Batch) []byte { return b[:len(b)-1] },
+		"nothing":              func(record.Batch) []byte { return nil },
+	} {
+		if err := l.Repair(d, spoil(bytes.Clone(right))); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if err := l.Repair(d, right); err != nil {
+		t.Fatal(err)
+	}
+	if _, refused := readAround(t, l); len(refused) > 0 {
+		t.Fatalf("refused %v", refused)
+	}
+}
