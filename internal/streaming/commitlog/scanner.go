@@ -166,3 +166,16 @@ func (s *segment) walk(files *fileCache, from, limit int64, f func(header record
 		position += size
 	}
 }
+
+// WholeBatches measures the whole batches that data begins with, and says which offset follows
+// them.
+func WholeBatches(data []byte) (next cluster.Offset, size int) {
+	for batch, err := range record.All(data) {
+		if err != nil {
+			break
+		}
+		next = batch.NextOffset()
+		size += len(batch)
+	}
+	return next, size
+}

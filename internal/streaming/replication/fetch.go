@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/commitlog"
 	"understudy/internal/streaming/partition"
 )
 
@@ -259,6 +260,10 @@ func (op *fetchOp) readPart(part *FetchPart, v *view, result *FetchResult, maxBy
 	if err != nil {
 		result.Err = err
 		result.HighWatermark = cluster.NoOffset
+		if errors.Is(err, commitlog.ErrCorrupt) {
+			result.Err = op.m.damageCode(v.host)
+			return 0
+		}
 		effects := takeEffects()
 		op.m.storageMayHaveFailed(v.host, err, effects)
 		op.m.run(effects)

@@ -676,7 +676,11 @@ func (f *fetcher) partFailedLocked(state *fetchState, err error) {
 	}
 	if state.backoff == 0 {
 		state.backoff = f.m.config.FetchBackoff
-		f.logger.Debug("fetching delayed", "topic", tp.Topic, "partition", tp.Partition, "leaderEpoch", state.epoch, "err", err)
+		level := slog.LevelDebug
+		if errors.Is(err, kerr.CorruptMessage) { // nothing of it was appended
+			level = slog.LevelWarn
+		}
+		f.logger.Log(context.Background(), level, "fetching delayed", "topic", tp.Topic, "partition", tp.Partition, "leaderEpoch", state.epoch, "err", err)
 	} else {
 		state.backoff = min(2*state.backoff, backoffMax)
 	}

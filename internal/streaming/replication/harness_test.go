@@ -336,7 +336,9 @@ func (b *testBroker) handleFetch(request *wire.Request) {
 	response := kmsg.NewPtrFetchResponse()
 	b.sessions.mu.Lock()
 	var session *testSession
-	if body.SessionEpoch == 0 {
+	if body.SessionEpoch == -1 {
+		session = &testSession{hw: map[cluster.TopicPartition]cluster.Offset{}}
+	} else if body.SessionEpoch == 0 {
 		delete(b.sessions.byID, body.SessionID)
 		b.sessions.last++
 		response.SessionID = b.sessions.last
@@ -357,11 +359,15 @@ func (b *testBroker) handleFetch(request *wire.Request) {
 	parts := slices.Clone(session.parts)
 	b.sessions.mu.Unlock()
 
+	replica := cluster.BrokerID(body.ReplicaState.ID)
+	if body.Version < 15 {
+		replica = cluster.BrokerID(body.ReplicaID)
+	}
 	cancel := b.manager.Fetch(FetchRequest{
-		Replica: cluster.BrokerID(body.ReplicaState.ID), ReplicaEpoch: cluster.BrokerEpoch(body.ReplicaState.Epoch),
-		MaxWait: time.Duration(body.MaxWaitMillis) * time.Millisecond, MinBytes: body.MinBytes, MaxBytes: body.MaxBytes, LeaderOnly: true, Parts: parts,
+		Replica: replica, ReplicaEpoch: cluster.BrokerEpoch(body.ReplicaState.Epoch),
+		MaxWait: time.Duration(body.MaxWaitMillis) * time.Millisecond, MinBytes: body.MinBytes, MaxBytes: body.MaxBytes, LeaderOnly: replica >= 0, Parts: parts,
 	}, func(results []FetchResult) {
-		full := body.SessionEpoch == 0
+		full := body.SessionEpoch <= 0
 		topic := kmsg.NewFetchResponseTopic()
 		topic.TopicID = testTopicID
 		for i, result := range results {

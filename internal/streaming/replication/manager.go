@@ -26,7 +26,8 @@ type Manager struct {
 	// aliveFunc is m.alive, made into a value once.
 	aliveFunc func(cluster.BrokerID) bool
 	right     leadershipRight
-	leaving   atomic.Bool // see Leave
+	leaving   atomic.Bool   // see Leave
+	repairs   chan struct{} // capacity 1: a reader has come upon damage
 
 	// control serialises LeaderAndISR, StopReplica and the checks of UpdateMetadata.
 	control struct {
@@ -69,6 +70,7 @@ func New(config Config) *Manager {
 	}
 	m.start(m.wheel.run)
 	m.start(m.tick)
+	m.start(m.repair)
 	return m
 }
 
@@ -86,6 +88,7 @@ func newManager(config Config, stepping *Stepping) *Manager {
 		clock:    clock,
 		stepped:  stepping,
 		alter:    config.AlterPartition,
+		repairs:  make(chan struct{}, 1),
 	}
 	m.hosts.byTP = map[cluster.TopicPartition]*hosted{}
 	m.roleChanges.byTopic = map[string]RoleChange{}
