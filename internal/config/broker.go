@@ -66,6 +66,7 @@ type Broker struct {
 	LogFlushCheckpointInterval    time.Duration
 	ProducerIDExpiration          time.Duration
 	ProducerIDExpirationCheck     time.Duration
+	LogScrubBytesPerSecond        int64
 	GroupMinSessionTimeout        time.Duration
 	GroupMaxSessionTimeout        time.Duration
 	GroupInitialRebalanceDelay    time.Duration
@@ -276,6 +277,7 @@ func (s *settings) logs(b *Broker) {
 	b.LogFlushCheckpointInterval = s.ms("log.flush.offset.checkpoint.interval.ms")
 	b.ProducerIDExpiration = s.ms("producer.id.expiration.ms")
 	b.ProducerIDExpirationCheck = s.ms("producer.id.expiration.check.interval.ms")
+	b.LogScrubBytesPerSecond = s.whole("understudy.log.scrub.bytes.per.second")
 	for _, name := range []string{"log.retention.ms", "log.retention.minutes", "log.retention.hours"} {
 		if _, given := s.text(name); given {
 			s.require(s.whole(name) != 0, name, "must not be 0", "give how long records are kept, or -1 for ever")

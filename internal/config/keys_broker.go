@@ -1,7 +1,7 @@
 package config
 
 // brokerKeys is every key that Kafka 3.9 defines for a broker, and the authorizer's, in
-// order. Names, types, defaults and bounds are Kafka's but for one default: ours asks for a
+// order, and those of our own, which begin with understudy. Names, types, defaults and bounds are Kafka's but for one default: ours asks for a
 // session of 3 s (Kafka: 18 s), because a paused broker is replaced only when its session
 // ends.
 //
@@ -315,6 +315,7 @@ var brokerKeys = index([]key{
 	{"transactional.id.expiration.ms", Int, "604800000", atLeast(1), readOnly, noEffect, "belongs to transactions, which are refused"},
 	{"unclean.leader.election.enable", Bool, "false", nil, clusterWide, supported, "Whether a replica that is not in sync may lead when no other is left: availability over data."},
 	{"unclean.leader.election.interval.ms", Long, "300000", atLeast(1), readOnly, noEffect, "belongs to KRaft; this is ZooKeeper mode"},
+	{"understudy.log.scrub.bytes.per.second", Long, "1048576", atLeast(0), readOnly, supported, "How fast old segments are read in the background to find damage while other replicas still have a copy; 0: not at all. Ours, not Kafka's."},
 	{"unstable.api.versions.enable", Bool, "false", nil, readOnly, noEffect, "shows unfinished API versions; none are served"},
 	{"unstable.feature.versions.enable", Bool, "false", nil, readOnly, noEffect, "allows unfinished feature versions; there are none"},
 	{"zookeeper.clientCnxnSocket", String, unset, nil, readOnly, noEffect, "names a Java class for the connection to ZooKeeper"},

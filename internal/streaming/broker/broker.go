@@ -187,6 +187,7 @@ func (b *Broker) openLogs() error {
 		CheckpointInterval:      b.config.LogFlushCheckpointInterval,
 		ProducerExpiration:      b.config.ProducerIDExpiration,
 		ProducerExpirationCheck: b.config.ProducerIDExpirationCheck,
+		ScrubBytesPerSecond:     b.config.LogScrubBytesPerSecond,
 		OnDirFailure:            b.logDirFailed,
 		Logger:                  b.logger,
 	})
