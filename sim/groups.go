@@ -56,6 +56,7 @@ type term struct {
 
 type ownership struct {
 	group      string
+	life       int // of the group: it may be deleted and come again
 	generation int32
 	tp         cluster.TopicPartition
 }
@@ -161,7 +162,7 @@ func (g *groupTruth) joinAnswered(b *broker, name, instance, member string, gene
 	if g.joined[t] == nil {
 		g.joined[t] = map[string]int32{}
 	}
-	if last := g.joined[t][name]; generation < last {
+	if last := g.joined[t][name]; generation < last && !g.diedOn(b, name) {
 		g.c.w.fail("generation-goes-back", "group %s: coordinator %d gives out generation %d after %d", name, b.id, generation, last)
 	}
 	g.joined[t][name] = generation
@@ -171,6 +172,18 @@ func (g *groupTruth) joinAnswered(b *broker, name, instance, member string, gene
 		}
 		g.static[name+"/"+instance] = member
 	}
+}
+
+// diedOn says whether the last word on a group in a coordinator's log is that it is gone.
+func (g *groupTruth) diedOn(b *broker, name string) bool {
+	g.peek(b)
+	entries := g.c.live[offsetsPartition].mirror(b.id).entries
+	for i := len(entries) - 1; i >= 0; i-- {
+		if fields := strings.Fields(entries[i].value); fields[1] == name && (fields[0] == "gone" || fields[0] == "group") {
+			return fields[0] == "gone"
+		}
+	}
+	return false
 }
 
 // given is the last generation that a coordinator gave out in this term.
@@ -198,8 +211,14 @@ func (g *groupTruth) syncAnswered(b *broker, name, owner string, generation int3
 		}
 		return
 	}
+	life := 0
+	for _, meta := range g.metas[name] {
+		if meta.generation < 0 {
+			life++
+		}
+	}
 	for _, tp := range assigned {
-		o := ownership{name, generation, tp}
+		o := ownership{name, life, generation, tp}
 		if before := g.owners[o]; before != "" && before != owner {
 			g.c.w.fail("double-owner", "group %s, generation %d: %v belongs to %s and to %s", name, generation, tp, before, owner)
 		}
@@ -217,10 +236,14 @@ func (g *groupTruth) commitAnswered(b *broker, c *offsetCommit, given int32, fen
 		g.c.w.fail("commit-unreplicated", "group %s: coordinator %d acknowledges offset %d of %v (commit %d), which is not committed", c.key.group, b.id, c.offset, c.key.tp, c.id)
 	}
 	if c.generation >= 0 {
+		newest := int32(0)
 		for _, meta := range g.metas[c.key.group] {
-			if meta.at < past.at[i] && meta.generation > c.generation {
-				g.c.w.fail("stale-commit", "group %s: commit %d of generation %d stands behind generation %d", c.key.group, c.id, c.generation, meta.generation)
+			if meta.at < past.at[i] {
+				newest = meta.generation
 			}
+		}
+		if newest > c.generation {
+			g.c.w.fail("stale-commit", "group %s: commit %d of generation %d stands behind generation %d", c.key.group, c.id, c.generation, newest)
 		}
 		if c.generation < given || fenced {
 			g.c.w.fail("stale-commit", "group %s: coordinator %d takes commit %d of generation %d from %s; it had given out generation %d (member fenced: %v)", c.key.group, b.id, c.id, c.generation, c.member, given, fenced)

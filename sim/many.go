@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"understudy/sim/shrink"
 )
@@ -104,18 +105,29 @@ func (w *world) result(failure *violation) result {
 	return r
 }
 
+// shrinkTime bounds the search: what is found by then is good enough.
+const shrinkTime = time.Minute
+
 func shrinkStreaming(seed uint64, out io.Writer, scale float64) (ok bool) {
 	failure, w := run(seed, nil, scale)
 	if failure == nil {
 		return false
 	}
-	runs := 0
+	end := time.Hour
+	if failure.invariant != "no-convergence" {
+		end = failure.at + time.Second // a run that has got so far without failing is a good one
+	}
 	with := func(schedule []action, out io.Writer) *violation {
 		w := newWorld(seed, out, scale)
-		w.schedule = schedule
+		w.schedule, w.end = schedule, end
 		return w.run()
 	}
-	minimal := shrink.Minimise(w.schedule, func(schedule []action) bool {
+	before := slices.DeleteFunc(slices.Clone(w.schedule), func(a action) bool { return a.at > failure.at })
+	runs, deadline := 0, time.Now().Add(shrinkTime)
+	minimal := shrink.Minimise(before, func(schedule []action) bool {
+		if time.Now().After(deadline) && runs > 0 {
+			return false
+		}
 		runs++
 		again := with(schedule, nil)
 		return again != nil && again.invariant == failure.invariant

@@ -17,6 +17,7 @@ type world struct {
 	seed     uint64
 	config   config
 	schedule []action
+	end      time.Duration // an earlier end than the config's: nothing is looked at then
 	chance   *rand.Rand
 	now      time.Duration
 	queue    eventQueue
@@ -127,6 +128,7 @@ func configOf(seed uint64, scale float64) (config, []action) {
 func newWorld(seed uint64, out io.Writer, scale float64) *world {
 	w := &world{seed: seed, chance: rand.New(rand.NewPCG(seed, 0x5eed)), out: out, logger: slog.New(slog.DiscardHandler)}
 	w.config, w.schedule = configOf(seed, scale)
+	w.end = time.Hour
 	if out != nil {
 		w.logger = slog.New(&traceHandler{w: w})
 		w.trace("config", "%+v", w.config)
@@ -161,7 +163,10 @@ func (w *world) run() (failure *violation) {
 		}
 	}()
 	w.begin()
-	w.advance(w.config.duration)
+	w.advance(min(w.config.duration, w.end))
+	if w.end < w.config.duration {
+		return nil
+	}
 	w.heal()
 	w.advance(w.config.duration + 20*time.Second)
 	w.check.final()
