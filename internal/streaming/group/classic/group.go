@@ -79,6 +79,8 @@ type Group struct {
 
 	offsets map[TopicPartition]*Offset
 	commits map[TopicPartition]int // commits being written
+	// voided: those up to this one must not be taken over, their partition was deleted.
+	voided  map[TopicPartition]uint64
 	nextSeq uint64
 
 	wake time.Time
@@ -89,7 +91,7 @@ func New(id string, settings *Settings, now time.Time) *Group {
 	return &Group{
 		id: id, settings: settings, stateSince: now,
 		byID: map[string]*member{}, static: map[string]*member{}, pending: map[string]time.Time{}, unsynced: map[string]bool{},
-		offsets: map[TopicPartition]*Offset{}, commits: map[TopicPartition]int{},
+		offsets: map[TopicPartition]*Offset{}, commits: map[TopicPartition]int{}, voided: map[TopicPartition]uint64{},
 	}
 }
 

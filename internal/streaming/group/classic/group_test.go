@@ -614,3 +614,66 @@ func FuzzRecords(f *testing.F) {
 		_, _ = subscribedTopics(value)
 	})
 }
+
+// completeWith ends the writes of an event as the log would, with an outcome.
+func completeWith(now time.Time, out *Effects, err error) (replies []Reply) {
+	var after Effects
+	for i := range out.Writes {
+		out.Writes[i].Complete(now, err, &after)
+	}
+	return after.Replies
+}
+
+// TestADeletionThatFailsDeletesNothing: acknowledged offsets outlive one that was refused.
+func TestADeletionThatFailsDeletesNothing(t *testing.T) {
+	tp := TopicPartition{Topic: "t"}
+	g := New("g", testSettings(), time.Unix(1000, 0))
+	now := time.Unix(1000, 0)
+	var out Effects
+	g.Commit(now, &CommitRequest{Generation: -1, Offsets: []CommitOffset{{TP: tp, Offset: 7, Retention: -1}}}, &out)
+	completeWith(now, &out, nil)
+	for name, remove := range map[string]func(*Effects){
+		"offset": func(out *Effects) {
+			g.DeleteOffsets(&OffsetDeleteRequest{Token: 1, Partitions: []TopicPartition{tp}}, out)
+		},
+		"group": func(out *Effects) { g.Delete(now, 1, out) },
+	} {
+		out = Effects{}
+		remove(&out)
+		if replies := completeWith(now, &out, kerr.NotEnoughReplicas); len(replies) != 1 {
+			t.Fatalf("%s: %v", name, replies)
+		}
+		if offset, found := g.Fetch(tp); !found || offset.Offset != 7 || g.State() != Empty {
+			t.Errorf("%s: offset %v (%v), state %v", name, offset, found, g.State())
+		}
+	}
+	out = Effects{}
+	g.DeleteOffsets(&OffsetDeleteRequest{Token: 1, Partitions: []TopicPartition{tp}}, &out)
+	completeWith(now, &out, nil)
+	if _, found := g.Fetch(tp); found {
+		t.Error("the offset is still there")
+	}
+}
+
+// TestACommitForADeletedPartitionIsVoid: it must not count for the next topic of that name.
+func TestACommitForADeletedPartitionIsVoid(t *testing.T) {
+	tp := TopicPartition{Topic: "t"}
+	now := time.Unix(1000, 0)
+	g := New("g", testSettings(), now)
+	var writing, out Effects
+	g.Commit(now, &CommitRequest{Generation: -1, Offsets: []CommitOffset{{TP: tp, Offset: 7, Retention: -1}}}, &writing)
+	g.PartitionsDeleted(func(gone TopicPartition) bool { return gone == tp }, now, &out)
+	if len(out.Writes) != 1 || len(out.Writes[0].Records) != 1 {
+		t.Fatalf("no tombstone: %+v", out)
+	}
+	completeWith(now, &writing, nil)
+	if offset, found := g.Fetch(tp); found {
+		t.Errorf("offset %v", offset)
+	}
+	writing = Effects{}
+	g.Commit(now, &CommitRequest{Generation: -1, Offsets: []CommitOffset{{TP: tp, Offset: 1, Retention: -1}}}, &writing)
+	completeWith(now, &writing, nil)
+	if offset, found := g.Fetch(tp); !found || offset.Offset != 1 {
+		t.Errorf("the next topic's offset: %v (%v)", offset, found)
+	}
+}

@@ -1,6 +1,7 @@
 package classic
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -90,11 +91,12 @@ func (g *Group) Commit(now time.Time, r *CommitRequest, out *Effects) {
 	write.complete = func(_ time.Time, err error, out *Effects) {
 		code := commitWriteError(err)
 		for _, tp := range order {
+			if code == nil && (g.offsets[tp] == nil || g.offsets[tp].seq < pending[tp].seq) && g.state != Dead && g.voided[tp] < pending[tp].seq {
+				g.offsets[tp] = pending[tp]
+			}
 			if g.commits[tp]--; g.commits[tp] == 0 {
 				delete(g.commits, tp)
-			}
-			if code == nil && (g.offsets[tp] == nil || g.offsets[tp].seq < pending[tp].seq) && g.state != Dead {
-				g.offsets[tp] = pending[tp]
+				delete(g.voided, tp)
 			}
 		}
 		for i := range result.Errs {
@@ -148,16 +150,18 @@ func (g *Group) Partitions() []TopicPartition {
 	for tp := range g.offsets {
 		partitions = append(partitions, tp)
 	}
-	slices.SortFunc(partitions, func(a, b TopicPartition) int {
-		switch {
-		case a.Less(b):
-			return -1
-		case b.Less(a):
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(partitions, comparePartitions)
 	return partitions
+}
+
+func comparePartitions(a, b TopicPartition) int {
+	switch {
+	case a.Less(b):
+		return -1
+	case b.Less(a):
+		return 1
+	}
+	return 0
 }
 
 // subscribes reports whether a member reads a topic; true if that cannot be told.
@@ -201,7 +205,7 @@ func (g *Group) DeleteOffsets(r *OffsetDeleteRequest, out *Effects) {
 		switch {
 		case g.state != Empty && g.subscribes(tp.Topic):
 			result.Errs[i] = kerr.GroupSubscribedToTopic
-		case g.offsets[tp] != nil:
+		case g.offsets[tp] != nil || g.commits[tp] > 0:
 			doomed = append(doomed, tp)
 		}
 	}
@@ -209,20 +213,36 @@ func (g *Group) DeleteOffsets(r *OffsetDeleteRequest, out *Effects) {
 		out.reply(r.Token, result)
 		return
 	}
-	out.write(Write{Records: g.forget(doomed), Acknowledged: true, complete: func(_ time.Time, err error, out *Effects) {
+	// They stay until the tombstones are durable: if those cannot be written, an offset that
+	// was acknowledged must not be gone.
+	g.nextSeq++
+	seq := g.nextSeq
+	out.write(Write{Records: tombstones(g.id, doomed), Acknowledged: true, complete: func(_ time.Time, err error, out *Effects) {
 		result.Err = groupWriteError(err)
+		for _, tp := range doomed {
+			if offset := g.offsets[tp]; result.Err == nil && offset != nil && offset.seq < seq {
+				delete(g.offsets, tp)
+			}
+		}
 		out.reply(r.Token, result)
 	}})
 }
 
-// forget removes offsets and returns their tombstones.
-func (g *Group) forget(partitions []TopicPartition) []Record {
+// tombstones are the records that delete offsets.
+func tombstones(group string, partitions []TopicPartition) []Record {
 	records := make([]Record, 0, len(partitions)+1)
 	for _, tp := range partitions {
-		delete(g.offsets, tp)
-		records = append(records, Record{Key: encodeOffsetKey(g.id, tp)})
+		records = append(records, Record{Key: encodeOffsetKey(group, tp)})
 	}
 	return records
+}
+
+// forget removes offsets and returns their tombstones.
+func (g *Group) forget(partitions []TopicPartition) []Record {
+	for _, tp := range partitions {
+		delete(g.offsets, tp)
+	}
+	return tombstones(g.id, partitions)
 }
 
 // DeleteResult answers Delete.
@@ -242,10 +262,15 @@ func (g *Group) Delete(now time.Time, token Token, out *Effects) {
 		out.reply(token, DeleteResult{kerr.NonEmptyGroup})
 		return
 	}
-	records := append(g.forget(g.Partitions()), Record{Key: encodeGroupKey(g.id)})
+	records := append(tombstones(g.id, g.Partitions()), Record{Key: encodeGroupKey(g.id)})
+	since := g.stateSince
 	g.transition(Dead, now)
 	out.write(Write{Records: records, Acknowledged: true, complete: func(_ time.Time, err error, out *Effects) {
-		out.reply(token, DeleteResult{groupWriteError(err)})
+		code := groupWriteError(err)
+		if code != nil {
+			g.state, g.stateSince = Empty, since // it is not deleted: its offsets were acknowledged
+		}
+		out.reply(token, DeleteResult{code})
 	}})
 }
 
@@ -273,6 +298,14 @@ func (g *Group) PartitionsDeleted(gone func(TopicPartition) bool, now time.Time,
 	for _, tp := range g.Partitions() {
 		if gone(tp) {
 			doomed = append(doomed, tp)
+		}
+	}
+	for _, tp := range slices.SortedFunc(maps.Keys(g.commits), comparePartitions) {
+		if gone(tp) { // what is being written is for the topic that is gone, not for the next of its name
+			g.voided[tp] = g.nextSeq
+			if g.offsets[tp] == nil {
+				doomed = append(doomed, tp)
+			}
 		}
 	}
 	g.end(doomed, now, out)
