@@ -151,14 +151,23 @@ func (d *Decoder) StringView() string {
 	return unsafe.String(unsafe.SliceData(v), len(v))
 }
 
+// PathView is StringView for a path, and tells whether it is null: ZooKeeper's servers have no path then to look at.
+func (d *Decoder) PathView() (path string, null bool) {
+	v := d.BufferView()
+	return unsafe.String(unsafe.SliceData(v), len(v)), v == nil && d.err == nil
+}
+
 // String reads a ustring; null is "".
 func (d *Decoder) String() string { return string(d.BufferView()) }
 
 // Count reads the element count of a vector whose elements take at least minBytes each, and fails if that many cannot
-// be there. Null is -1.
+// be there. Null is -1; any other negative count means none, as in Java (BinaryInputArchive).
 func (d *Decoder) Count(minBytes int) int {
 	n := d.Int32()
-	if n < -1 || (n > 0 && int64(n)*int64(minBytes) > int64(len(d.buf))) {
+	if n < -1 {
+		n = 0
+	}
+	if n > 0 && int64(n)*int64(minBytes) > int64(len(d.buf)) {
 		d.Fail(fmt.Errorf("jute: unreasonable length = %d", n))
 		return -1
 	}

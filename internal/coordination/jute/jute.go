@@ -112,6 +112,9 @@ const (
 	FlagPersistentSequentialTTL CreateFlags = 6
 )
 
+// Known reports whether it is one of the modes.
+func (f CreateFlags) Known() bool { return f >= FlagPersistent && f <= FlagPersistentSequentialTTL }
+
 // Ephemeral reports whether a node of this mode goes with its session.
 func (f CreateFlags) Ephemeral() bool { return f == FlagEphemeral || f == FlagEphemeralSequential }
 

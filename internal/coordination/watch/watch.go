@@ -300,45 +300,40 @@ type NodeZxids func(path string) (mzxid, pzxid jute.Zxid, exists bool)
 
 // Restore answers setWatches and setWatches2: it registers again the watches of a client that lost its connection, and
 // appends to events what the client has missed since r.RelativeZxid. Those events go out before the reply, with zxid
-// -1 and without a look at ACLs.
-func (t *Table[W]) Restore(events []jute.WatcherEvent, r *jute.SetWatches, w W, node NodeZxids) []jute.WatcherEvent {
-	missed := func(event jute.EventType, path string) {
-		events = append(events, jute.WatcherEvent{Type: event, State: jute.StateSyncConnected, Path: path})
-	}
-	for _, path := range r.Data {
-		switch mzxid, _, exists := node(path); {
-		case !exists:
-			missed(jute.EventDeleted, path)
-		case mzxid > r.RelativeZxid:
-			missed(jute.EventDataChanged, path)
-		default:
-			t.Add(Data, path, w)
+// -1 and without a look at ACLs. A null list is MarshallingError, once the lists before it are dealt with (DataTree.setWatches).
+func (t *Table[W]) Restore(events []jute.WatcherEvent, r *jute.SetWatches, w W, node NodeZxids) ([]jute.WatcherEvent, jute.Code) {
+	restore := func(kind Kind, paths []string, happened func(path string) (jute.EventType, bool)) bool {
+		for _, path := range paths {
+			if event, missed := happened(path); missed {
+				events = append(events, jute.WatcherEvent{Type: event, State: jute.StateSyncConnected, Path: path})
+			} else {
+				t.Add(kind, path, w)
+			}
 		}
+		return paths != nil
 	}
-	for _, path := range r.Exist {
-		if _, _, exists := node(path); exists {
-			missed(jute.EventCreated, path)
-		} else {
-			t.Add(Exists, path, w)
-		}
+	nothing := func(string) (jute.EventType, bool) { return 0, false }
+	whole := restore(Data, r.Data, func(path string) (jute.EventType, bool) {
+		mzxid, _, exists := node(path)
+		return deletedOr(jute.EventDataChanged, exists), !exists || mzxid > r.RelativeZxid
+	}) && restore(Exists, r.Exist, func(path string) (jute.EventType, bool) {
+		_, _, exists := node(path)
+		return jute.EventCreated, exists
+	}) && restore(Child, r.Child, func(path string) (jute.EventType, bool) {
+		_, pzxid, exists := node(path)
+		return deletedOr(jute.EventChildrenChanged, exists), !exists || pzxid > r.RelativeZxid
+	}) && restore(Persistent, r.Persistent, nothing) && restore(PersistentRecursive, r.PersistentRecursive, nothing)
+	if !whole {
+		return events, jute.MarshallingError
 	}
-	for _, path := range r.Child {
-		switch _, pzxid, exists := node(path); {
-		case !exists:
-			missed(jute.EventDeleted, path)
-		case pzxid > r.RelativeZxid:
-			missed(jute.EventChildrenChanged, path)
-		default:
-			t.Add(Child, path, w)
-		}
+	return events, jute.OK
+}
+
+func deletedOr(event jute.EventType, exists bool) jute.EventType {
+	if !exists {
+		return jute.EventDeleted
 	}
-	for _, path := range r.Persistent {
-		t.Add(Persistent, path, w)
-	}
-	for _, path := range r.PersistentRecursive {
-		t.Add(PersistentRecursive, path, w)
-	}
-	return events
+	return event
 }
 
 // Count is the number of registrations in both managers, as the watch_count gauge has it.

@@ -108,7 +108,7 @@ func TestRestore(t *testing.T) {
 	}
 	table := New[int]()
 	all := []string{"/old", "/changed", "/grown", "/gone"}
-	events := table.Restore(nil, &jute.SetWatches{
+	events, code := table.Restore(nil, &jute.SetWatches{
 		RelativeZxid: 10, Data: all, Exist: all, Child: all, Persistent: []string{"/gone"}, PersistentRecursive: []string{"/old"},
 	}, 1, node)
 	var got []string
@@ -119,14 +119,41 @@ func TestRestore(t *testing.T) {
 		"NodeDataChanged /changed", "NodeDeleted /gone", "NodeCreated /old", "NodeCreated /changed", "NodeCreated /grown",
 		"NodeChildrenChanged /grown", "NodeDeleted /gone",
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("missed %q, want %q", got, want)
+	if !slices.Equal(got, want) || code != jute.OK {
+		t.Errorf("missed %q, %v, want %q", got, code, want)
 	}
 	for path, want := range map[string]modes{
 		"/old": modeData | modeChild | modeRecursive, "/changed": modeChild, "/grown": modeData, "/gone": modeData | modePersistent,
 	} {
 		if r := table.watchers[1].byPath[path]; r == nil || r.modes != want {
 			t.Errorf("%s: %+v, want modes %b", path, r, want)
+		}
+	}
+}
+
+// A null list ends it: what comes before has been dealt with, what comes after is not looked at.
+func TestRestoreOfANullList(t *testing.T) {
+	none := func(string) (jute.Zxid, jute.Zxid, bool) { return 0, 0, false }
+	a := []string{"/a"}
+	for name, c := range map[string]struct {
+		request jute.SetWatches
+		events  int
+		modes   modes
+	}{
+		"data":       {jute.SetWatches{Exist: a, Child: a, Persistent: a, PersistentRecursive: a}, 0, 0},
+		"exist":      {jute.SetWatches{Data: a, Child: a, Persistent: a, PersistentRecursive: a}, 1, 0},
+		"child":      {jute.SetWatches{Data: a, Exist: a, Persistent: a, PersistentRecursive: a}, 1, modeData},
+		"persistent": {jute.SetWatches{Data: a, Exist: a, Child: a, PersistentRecursive: a}, 2, modeData},
+		"recursive":  {jute.SetWatches{Data: a, Exist: a, Child: a, Persistent: a}, 2, modeData | modePersistent},
+	} {
+		table := New[int]()
+		events, code := table.Restore(nil, &c.request, 1, none)
+		var got modes
+		if h := table.watchers[1]; h != nil {
+			got = h.byPath["/a"].modes
+		}
+		if code != jute.MarshallingError || len(events) != c.events || got != c.modes {
+			t.Errorf("%s: %v, %d events, modes %b; want %d, %b", name, code, len(events), got, c.events, c.modes)
 		}
 	}
 }

@@ -214,8 +214,8 @@ func (c *conn) close(why string) {
 	c.mu.moved.Broadcast()
 	c.mu.Unlock()
 	close(c.done)
+	c.server.forget(c, session) // first: who sees the end of the connection may count on its watches being gone
 	c.net.Close()
-	c.server.forget(c, session)
 	if session != 0 {
 		c.server.log.Debug("zookeeper client connection closed", "session", sessionText(session), "client", c.remote, "why", why)
 	}

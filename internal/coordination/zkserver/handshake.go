@@ -195,7 +195,7 @@ func (c *conn) greeted(res *znode.Result) {
 	}
 	start := len(c.mu.out)
 	c.mu.out = jute.EndFrame(response.Append(jute.BeginFrame(c.mu.out)), start)
-	c.mu.stats.greeted(res.Zxid)
+	c.mu.stats.greeted(res.Zxid, h.request.SessionID == 0)
 	session := c.mu.session
 	if session != 0 {
 		c.server.mu.Lock()

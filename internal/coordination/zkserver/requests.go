@@ -107,6 +107,7 @@ func (c *conn) sync() error {
 		c.perform()
 		return nil
 	}
+	c.current.body = c.current.body[:len(c.current.body)-len(d.Rest())] // what is echoed
 	c.server.member.Barrier(c, c.barrier)
 	if c.stepped {
 		return errSyncing
@@ -192,8 +193,10 @@ func (c *conn) performLocked(m *znode.Machine, r *request) {
 	}
 	switch r.op {
 	case jute.OpPing:
-		r.xid = jute.XidPing
-		c.replyLocked(r, zxid, jute.OK, nil)
+		pong := *r // counted under the xid that was sent
+		pong.xid = jute.XidPing
+		c.replyLocked(&pong, zxid, jute.OK, nil)
+		c.mu.stats.lastXid(r.xid)
 	case jute.OpAuth:
 		c.replyLocked(r, 0, jute.OK, nil)
 	case jute.OpSASL:
@@ -219,10 +222,7 @@ func (c *conn) readLocked(m *znode.Machine, r *request, zxid jute.Zxid) {
 	header := jute.ReplyHeader{Xid: r.xid, Zxid: zxid}
 	out := header.Append(jute.BeginFrame(c.mu.out))
 	out, code, registration := m.AppendRead(out, r.op, r.body, r.auth, c.mu.session)
-	if code != jute.OK {
-		out = out[:start+4+replyHeaderBytes]
-		binary.BigEndian.PutUint32(out[len(out)-4:], uint32(code))
-	}
+	binary.BigEndian.PutUint32(out[start+replyHeaderBytes:], uint32(code)) // the header's last field, behind the length
 	c.mu.out = jute.EndFrame(out, start)
 	if registration.Kind != watch.None {
 		c.watch(func(t *watch.Table[*conn]) { t.Add(registration.Kind, registration.Path, c) })
@@ -246,17 +246,19 @@ func (c *conn) setWatchesLocked(m *znode.Machine, r *request, zxid jute.Zxid) {
 		request.Decode(&d)
 	} else {
 		request.DecodeOneShot(&d)
+		request.Persistent, request.PersistentRecursive = []string{}, []string{} // as if sent empty
 	}
 	if d.Err() != nil {
 		c.replyLocked(r, zxid, jute.MarshallingError, nil)
 		return
 	}
 	var missed []jute.WatcherEvent
-	c.watch(func(t *watch.Table[*conn]) { missed = t.Restore(nil, &request, c, m.NodeZxids) })
+	code := jute.OK
+	c.watch(func(t *watch.Table[*conn]) { missed, code = t.Restore(nil, &request, c, m.NodeZxids) })
 	for i := range missed {
 		c.mu.out = appendEvent(c.mu.out, &missed[i], -1)
 	}
-	c.replyLocked(r, zxid, jute.OK, nil)
+	c.replyLocked(r, zxid, code, nil)
 }
 
 func (c *conn) watchOpLocked(r *request, zxid jute.Zxid) {

@@ -32,12 +32,21 @@ func (s *connStats) replied(r *request, zxid jute.Zxid) {
 	}
 	s.unflushed++
 	s.lastOp, s.lastZxid = shortName(r.op), zxid
-	if r.xid >= 0 {
-		s.lastCxid = int64(r.xid)
+	s.lastXid(r.xid)
+}
+
+// lastXid notes the xid of a request, unless it is one of the special ones.
+func (s *connStats) lastXid(xid int32) {
+	if xid >= 0 {
+		s.lastCxid = int64(xid)
 	}
 }
 
-func (s *connStats) greeted(zxid jute.Zxid) {
+// greeted counts the handshake's reply. A new session is a request to ZooKeeper, with xid 0; a re-attached one is not.
+func (s *connStats) greeted(zxid jute.Zxid, created bool) {
+	if created {
+		s.lastCxid = 0
+	}
 	s.unflushed++
 	s.oldest = time.Now()
 	s.lastZxid = zxid

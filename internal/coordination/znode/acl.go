@@ -140,21 +140,79 @@ func javaSplitCount(s string, separator byte) int {
 	return strings.Count(trimmed, string(separator)) + 1
 }
 
-// parseIPRange reads "address" or "address/bits".
+// parseIPRange reads "address" or "address/bits" as IPAuthenticationProvider does: it takes leading zeros, and no IPv4
+// address within an IPv6 one.
 func parseIPRange(s string) (addr netip.Addr, bits int, ok bool) {
 	address, suffix, hasBits := strings.Cut(s, "/")
-	addr, err := netip.ParseAddr(address)
-	if err != nil || addr.Zone() != "" {
+	if strings.Contains(address, ":") {
+		addr, ok = parseIPv6(address)
+	} else {
+		addr, ok = parseIPv4(address)
+	}
+	if !ok {
 		return addr, 0, false
 	}
 	bits = addr.BitLen()
 	if hasBits {
-		bits, err = strconv.Atoi(suffix)
-		if err != nil || bits < 0 || bits > addr.BitLen() {
+		var err error
+		if bits, err = strconv.Atoi(suffix); err != nil || bits < 0 || bits > addr.BitLen() {
 			return addr, 0, false
 		}
 	}
 	return addr, bits, true
+}
+
+func parseIPv4(s string) (netip.Addr, bool) {
+	parts := strings.Split(s, ".")
+	var address [4]byte
+	if len(parts) != len(address) {
+		return netip.Addr{}, false
+	}
+	for i, part := range parts {
+		v, err := strconv.Atoi(part)
+		if err != nil || v < 0 || v > 255 {
+			return netip.Addr{}, false
+		}
+		address[i] = byte(v)
+	}
+	return netip.AddrFrom4(address), true
+}
+
+func parseIPv6(s string) (netip.Addr, bool) {
+	const groups = 8
+	var head, tail []string
+	switch halves := strings.Split(s, "::"); len(halves) {
+	case 1:
+		if head = strings.Split(s, ":"); len(head) != groups {
+			return netip.Addr{}, false
+		}
+	case 2:
+		if halves[0] != "" {
+			head = strings.Split(halves[0], ":")
+		}
+		if halves[1] != "" {
+			tail = strings.Split(halves[1], ":")
+		}
+		if len(head)+len(tail) >= groups {
+			return netip.Addr{}, false
+		}
+	default:
+		return netip.Addr{}, false
+	}
+	var address [16]byte
+	ok := putGroups(address[:], head) && putGroups(address[16-2*len(tail):], tail)
+	return netip.AddrFrom16(address), ok
+}
+
+func putGroups(dst []byte, groups []string) bool {
+	for i, group := range groups {
+		v, err := strconv.ParseInt(group, 16, 32)
+		if err != nil || len(group) > 4 {
+			return false
+		}
+		dst[2*i], dst[2*i+1] = byte(v>>8), byte(v)
+	}
+	return true
 }
 
 func ipMatches(remote, expression string) bool {

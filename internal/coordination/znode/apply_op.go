@@ -15,7 +15,6 @@ func (m *Machine) applyOp(r *Request, timeMs int64) {
 		return
 	}
 	if r.Op == jute.OpMulti {
-		m.takeZxid()
 		m.multi(r, timeMs)
 		return
 	}
@@ -82,6 +81,7 @@ type operation struct {
 	op      jute.OpCode
 	create  jute.CreateRequest
 	path    string // all but create; aliases the request
+	noPath  bool   // the path is null
 	data    []byte
 	acl     []jute.ACL
 	version int32
@@ -93,7 +93,8 @@ func (o *operation) decode(d *jute.Decoder, op jute.OpCode) {
 	o.op = op
 	switch op {
 	case jute.OpCreate, jute.OpCreate2, jute.OpCreateContainer, jute.OpCreateTTL:
-		o.create.Path, o.create.Data = d.StringView(), d.BufferView()
+		o.create.Path, o.noPath = d.PathView()
+		o.create.Data = d.BufferView()
 		if bytes.HasPrefix(d.Rest(), openACLEncoded) {
 			d.Skip(len(openACLEncoded))
 			o.create.ACL = jute.OpenACL
@@ -105,11 +106,14 @@ func (o *operation) decode(d *jute.Decoder, op jute.OpCode) {
 			d.Int64()
 		}
 	case jute.OpDelete, jute.OpCheck:
-		o.path, o.version = d.StringView(), d.Int32()
+		o.path, o.noPath = d.PathView()
+		o.version = d.Int32()
 	case jute.OpSetData:
-		o.path, o.data, o.version = d.StringView(), d.BufferView(), d.Int32()
+		o.path, o.noPath = d.PathView()
+		o.data, o.version = d.BufferView(), d.Int32()
 	case jute.OpSetACL:
-		o.path, o.acl, o.version = d.StringView(), jute.DecodeACLs(d), d.Int32()
+		o.path, o.noPath = d.PathView()
+		o.acl, o.version = jute.DecodeACLs(d), d.Int32()
 	case jute.OpReconfig:
 		var r jute.ReconfigRequest
 		r.Decode(d)
@@ -119,8 +123,17 @@ func (o *operation) decode(d *jute.Decoder, op jute.OpCode) {
 func (o *operation) check(c *checker) (change, jute.Code) {
 	switch o.op {
 	case jute.OpCreate, jute.OpCreate2, jute.OpCreateContainer, jute.OpCreateTTL:
+		if code := createMode(o.op, o.create.Flags); code != jute.OK {
+			return change{}, code
+		}
+		if o.noPath {
+			return change{}, jute.MarshallingError
+		}
 		return c.create(o.op, &o.create)
 	case jute.OpDelete:
+		if o.noPath {
+			return change{}, jute.MarshallingError
+		}
 		return c.delete(o.path, o.version)
 	case jute.OpSetData:
 		return c.setData(o.path, o.data, o.version)
@@ -154,10 +167,13 @@ func (m *Machine) finish(op jute.OpCode, checked change, code jute.Code, timeMs 
 // multi checks all operations of a multi and then performs them all or none. A failed one is OK in its header; the
 // codes are in the entries.
 func (m *Machine) multi(r *Request, timeMs int64) {
-	operations, ok := decodeMulti(m.operations[:0], r.Body)
+	operations, fault := decodeMulti(m.operations[:0], r.Body)
 	m.operations = operations
 	defer m.forgetMulti()
-	if !ok {
+	if fault != multiNullACL {
+		m.takeZxid()
+	}
+	if fault != multiWhole {
 		m.result.Code = jute.MarshallingError
 		return
 	}
@@ -202,22 +218,77 @@ func allowedInMulti(op jute.OpCode) bool {
 	return false
 }
 
-// decodeMulti decodes a multi's operations. A create of a mode that is unknown or, but for createTTL, has a TTL counts as
-// one that does not decode, as in ZooKeeper (MultiOperationRecord).
-func decodeMulti(operations []operation, body []byte) (_ []operation, ok bool) {
+// multiFault says what is wrong with a multi as a whole.
+type multiFault uint8
+
+const (
+	multiWhole     multiFault = iota
+	multiMalformed            // does not decode, an operation that does not belong there, or an impossible mode
+	multiNullPath             // decodes, but one of the paths is null
+	multiNullACL              // a create with a null list: ZooKeeper trips over it before it takes a zxid
+)
+
+// decodeMulti decodes a multi's operations, with the checks that ZooKeeper makes meanwhile (MultiOperationRecord): the
+// first fault decides.
+func decodeMulti(operations []operation, body []byte) (_ []operation, fault multiFault) {
 	d := jute.NewDecoder(body)
-	known := true
+	reads, noPath := false, false
 	jute.EachMulti(&d, func(h jute.MultiHeader) bool {
-		if known = allowedInMulti(h.Type); known {
+		switch {
+		case h.Type == jute.OpGetData || h.Type == jute.OpGetChildren: // decoded with the others, refused afterwards
+			d.StringView()
+			d.Bool()
+			if reads = true; len(operations) > 0 {
+				fault = multiMalformed
+			}
+		case allowedInMulti(h.Type):
 			var o operation
 			o.decode(&d, h.Type)
-			flags := o.create.Flags
-			known = flags >= 0 && flags <= jute.FlagPersistentSequentialTTL && (!flags.TTL() || h.Type == jute.OpCreateTTL)
+			if fault = o.completeInMulti(); d.Err() != nil || (reads && fault == multiWhole) {
+				fault = multiMalformed
+			}
+			noPath = noPath || o.noPath
 			operations = append(operations, o)
+		default:
+			fault = multiMalformed
 		}
-		return known
+		return fault == multiWhole
 	})
-	return operations, known && d.Err() == nil
+	switch {
+	case fault != multiWhole:
+	case reads || d.Err() != nil:
+		fault = multiMalformed
+	case noPath:
+		fault = multiNullPath
+	}
+	return operations, fault
+}
+
+// completeInMulti checks what a multi checks of a create when it is decoded. There the mode has a say in which operation it
+// is: that of a container makes one, and a createTTL without a time to live is a plain create (Op.Create).
+func (o *operation) completeInMulti() multiFault {
+	flags := o.create.Flags
+	switch o.op {
+	case jute.OpCreate, jute.OpCreate2, jute.OpCreateContainer:
+		switch {
+		case !flags.Known():
+			return multiMalformed
+		case o.create.ACL == nil:
+			return multiNullACL
+		case flags.TTL():
+			return multiMalformed
+		}
+	case jute.OpCreateTTL:
+		if !flags.TTL() {
+			o.op = jute.OpCreate
+		}
+	default:
+		return multiWhole
+	}
+	if flags == jute.FlagContainer {
+		o.op = jute.OpCreateContainer
+	}
+	return multiWhole
 }
 
 func appendMultiResult(dst []byte, op jute.OpCode, path string, stat *jute.Stat) []byte {
@@ -289,7 +360,7 @@ func (m *Machine) performCreate(c *change, timeMs int64) jute.Stat {
 	}
 	id := m.tree.insert(parent, &created)
 	m.tree.touchChildren(parent, nextCounter(m.tree.counter(parent)), zxid)
-	m.tree.size += int64(len(path) + len(c.data))
+	m.tree.size += int64(textUnits(path) + len(c.data))
 	if c.owner != 0 {
 		m.sessions.addEphemeral(c.owner, id)
 	}
@@ -311,7 +382,7 @@ func (m *Machine) performDelete(id nodeID, path string) {
 	if gone.flags&flagContainer != 0 {
 		delete(m.containers, id)
 	}
-	m.tree.size -= int64(len(path) + len(gone.data))
+	m.tree.size -= int64(textUnits(path) + len(gone.data))
 	m.acls.release(gone.acl)
 	m.tree.removeLeaf(id)
 	m.tree.touchChildren(parent, m.tree.counter(parent), m.result.Zxid)

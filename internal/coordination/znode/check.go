@@ -61,29 +61,23 @@ func (c *checker) view(path string) view {
 
 func (c *checker) permitted(v *view, perm int32) bool { return Permitted(v.acl, perm, c.request.Auth) }
 
-// createMode checks that flags are among those that the operation allows. ZooKeeper lets the operation choose what is
-// done and the flags what is made and does not compare them; known clients send matching pairs only.
+// createMode checks a create's mode. The mode says what the node is called and whether it is ephemeral; the operation, whether
+// it is a container: as in ZooKeeper they need not match. Only a createTTL without a time to live is refused here, for
+// what ZooKeeper makes of it then is nobody's wish.
 func createMode(op jute.OpCode, flags jute.CreateFlags) jute.Code {
-	if flags.TTL() {
+	switch {
+	case !flags.Known():
+		return jute.BadArguments
+	case flags.TTL():
 		return jute.Unimplemented // extendedTypesEnabled=false, ZooKeeper's default
+	case op == jute.OpCreateTTL:
+		return jute.BadArguments
 	}
-	switch op {
-	case jute.OpCreate, jute.OpCreate2:
-		if flags >= jute.FlagPersistent && flags <= jute.FlagEphemeralSequential {
-			return jute.OK
-		}
-	case jute.OpCreateContainer:
-		if flags == jute.FlagContainer {
-			return jute.OK
-		}
-	}
-	return jute.BadArguments
+	return jute.OK
 }
 
+// create checks a create whose mode has been checked.
 func (c *checker) create(op jute.OpCode, r *jute.CreateRequest) (change, jute.Code) {
-	if code := createMode(op, r.Flags); code != jute.OK {
-		return change{}, code
-	}
 	parentPath, _, ok := splitPath(r.Path)
 	if !ok {
 		return change{}, jute.BadArguments
@@ -113,14 +107,14 @@ func (c *checker) create(op jute.OpCode, r *jute.CreateRequest) (change, jute.Co
 		return change{}, jute.NoChildrenForEphemerals
 	}
 	made := change{op: op, path: path, parent: parent.id, data: r.Data, acl: acl, container: op == jute.OpCreateContainer}
-	if r.Flags.Ephemeral() {
+	if r.Flags.Ephemeral() && !made.container {
 		made.owner = c.request.Session
 	}
 	if c.pending != nil {
 		parent.numChildren++
 		parent.counter = nextCounter(parent.counter)
 		c.pending[canonical(parentPath)] = parent
-		c.pending[path] = view{exists: true, ephemeral: made.owner != 0, acl: acl}
+		c.pending[path] = view{exists: true, ephemeral: r.Flags.Ephemeral(), acl: acl}
 	}
 	return made, jute.OK
 }

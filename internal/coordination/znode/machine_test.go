@@ -244,7 +244,11 @@ func TestWhatTakesAZxid(t *testing.T) {
 			Path: "/t", ACL: jute.OpenACL, Flags: jute.FlagPersistentTTL}, TTLMs: 5}).Append(nil)), jute.Unimplemented, 1},
 		{"createTTL of a mode without", write(jute.OpCreateTTL, (&jute.CreateTTLRequest{CreateRequest: jute.CreateRequest{
 			Path: "/t", ACL: jute.OpenACL}, TTLMs: 5}).Append(nil)), jute.BadArguments, 1},
-		{"create of a container by op 1", write(jute.OpCreate, createBody("/c", "", jute.FlagContainer)), jute.BadArguments, 1},
+		{"create of an unknown mode", write(jute.OpCreate, createBody("/c", "", 7)), jute.BadArguments, 1},
+		{"create with a time to live", write(jute.OpCreate, createBody("/c", "", jute.FlagPersistentTTL)), jute.Unimplemented, 1},
+		{"a multi with a null ACL", write(jute.OpMulti, multiBody(jute.OpCreate, nullACLBody("/c", 0))), jute.MarshallingError, 0},
+		{"a multi with an unknown mode and a null ACL", write(jute.OpMulti, multiBody(jute.OpCreate, nullACLBody("/c", 7))), jute.MarshallingError, 1},
+		{"a multi with a time to live", write(jute.OpMulti, multiBody(jute.OpCreate, createBody("/c", "", jute.FlagPersistentTTL))), jute.MarshallingError, 1},
 		{"check alone", write(jute.OpCheck, deleteBody("/")), jute.Unimplemented, 0},
 		{"deleteContainer from a client", write(jute.OpDeleteContainer, deleteBody("/")), jute.Unimplemented, 0},
 		{"a read", write(jute.OpGetData, nil), jute.Unimplemented, 0},
@@ -259,6 +263,129 @@ func TestWhatTakesAZxid(t *testing.T) {
 	m := New()
 	if r := apply(m, Request{Kind: 77}); !r.Skipped {
 		t.Errorf("an unknown kind: %+v", r)
+	}
+}
+
+// A null path is not an empty one: ZooKeeper has nothing to look at where it needs one, and fails.
+func TestNullPath(t *testing.T) {
+	null := func(body []byte) []byte { // body's path is empty
+		return append(jute.AppendInt32(nil, -1), body[4:]...)
+	}
+	version := (&jute.PathVersionRequest{Version: -1}).Append(nil)
+	acls := (&jute.SetACLRequest{ACL: jute.OpenACL, Version: -1}).Append(nil)
+	for _, c := range []struct {
+		r    Request
+		code jute.Code
+	}{
+		{write(jute.OpCreate, createBody("", "", 0)), jute.MarshallingError},
+		{write(jute.OpCreate, createBody("", "", 7)), jute.BadArguments},
+		{write(jute.OpDelete, version), jute.MarshallingError},
+		{write(jute.OpSetData, (&jute.SetDataRequest{Version: -1}).Append(nil)), jute.BadArguments},
+		{write(jute.OpSetACL, acls), jute.BadArguments},
+		{write(jute.OpMulti, multiBody(jute.OpCheck, null(version))), jute.MarshallingError},
+		{write(jute.OpMulti, multiBody(jute.OpSetData, null((&jute.SetDataRequest{Version: -1}).Append(nil)))), jute.MarshallingError},
+	} {
+		if c.r.Op != jute.OpMulti {
+			c.r.Body = null(c.r.Body)
+		}
+		m := withSession(t)
+		before := m.LastZxid()
+		if r := apply(m, c.r); r.Code != c.code || r.Zxid != before+1 {
+			t.Errorf("%v: %v, zxid +%d; want %v, +1", c.r.Op, r.Code, r.Zxid-before, c.code)
+		}
+	}
+	m := withSession(t)
+	for _, op := range []jute.OpCode{jute.OpExists, jute.OpGetData, jute.OpGetChildren, jute.OpGetChildren2, jute.OpGetACL, jute.OpGetAllChildrenNum} {
+		body := null((&jute.PathWatchRequest{}).Append(nil))
+		if _, code, _ := m.HandleRead(op, body, nil, 1); code != jute.MarshallingError {
+			t.Errorf("%v: %v", op, code)
+		}
+	}
+	if _, code, _ := m.HandleRead(jute.OpGetEphemerals, jute.AppendInt32(nil, -1), nil, 1); code != jute.OK {
+		t.Errorf("getEphemerals: %v", code)
+	}
+}
+
+// What a multiRead answers that fails as a whole.
+func TestMultiReadThatFails(t *testing.T) {
+	entry := func(op jute.OpCode, record []byte) []byte {
+		header := jute.MultiHeader{Type: op, Err: -1}
+		return append(header.Append(nil), record...)
+	}
+	read := entry(jute.OpGetChildren, (&jute.PathWatchRequest{Path: "/none"}).Append(nil))
+	nullRead := entry(jute.OpGetData, append(jute.AppendInt32(nil, -1), 0))
+	write := entry(jute.OpDelete, deleteBody("/a"))
+	end := jute.MultiEnd.Append(nil)
+	noNode := jute.ErrorResponse{Err: jute.NoNode}
+	answered := noNode.Append((&jute.MultiHeader{Type: jute.OpError, Err: jute.NoNode}).Append(nil))
+	for name, c := range map[string]struct{ body, reply []byte }{
+		"writes":            {slices.Concat(write, end), end},
+		"a read and writes": {slices.Concat(read, write, end), nil},
+		"writes and a read": {slices.Concat(write, read, end), nil},
+		"a null path":       {slices.Concat(read, nullRead, read, end), slices.Concat(answered, end)},
+		"cut short":         {slices.Concat(read, read[:12]), nil},
+		"an unknown op":     {slices.Concat(entry(77, nil), end), nil},
+	} {
+		reply, code, _ := withSession(t).HandleRead(jute.OpMultiRead, c.body, nil, 1)
+		if code != jute.MarshallingError || !bytes.Equal(reply, c.reply) {
+			t.Errorf("%s: %v %x, want %x", name, code, reply, c.reply)
+		}
+	}
+}
+
+func TestSizeCountsCharacters(t *testing.T) {
+	m := withSession(t)
+	before := m.ApproximateDataSize()
+	mustCreate(t, m, "/日本", 0)
+	if grown := m.ApproximateDataSize() - before; grown != 3 {
+		t.Errorf("grown by %d", grown)
+	}
+}
+
+func nullACLBody(path string, flags jute.CreateFlags) []byte {
+	return (&jute.CreateRequest{Path: path, Flags: flags}).Append(nil)
+}
+
+// multiBody is a multi of one operation.
+func multiBody(op jute.OpCode, record []byte) []byte {
+	header := jute.MultiHeader{Type: op, Err: -1}
+	return jute.MultiEnd.Append(append(header.Append(nil), record...))
+}
+
+// The operation says whether a node is a container, the mode whether it is ephemeral and what it is called; in a multi the
+// mode has a say in which operation it is.
+func TestOperationAndModeNeedNotMatch(t *testing.T) {
+	ttlBody := func(path string, flags jute.CreateFlags) []byte {
+		return jute.AppendInt64(createBody(path, "", flags), 5)
+	}
+	for _, c := range []struct {
+		name      string
+		r         Request
+		path      string
+		container bool
+		owned     bool
+		reply     jute.OpCode // of a multi
+	}{
+		{"create of a container", write(jute.OpCreate, createBody("/n", "", jute.FlagContainer)), "/n", false, false, 0},
+		{"container of an ephemeral", write(jute.OpCreateContainer, createBody("/n", "", jute.FlagEphemeral)), "/n", true, false, 0},
+		{"container of a sequence", write(jute.OpCreateContainer, createBody("/n", "", jute.FlagPersistentSequential)), "/n0000000000", true, false, 0},
+		{"multi: create of a container", write(jute.OpMulti, multiBody(jute.OpCreate, createBody("/n", "", jute.FlagContainer))), "/n", true, false, jute.OpCreate2},
+		{"multi: container of an ephemeral", write(jute.OpMulti, multiBody(jute.OpCreateContainer, createBody("/n", "", jute.FlagEphemeral))), "/n", true, false, jute.OpCreate2},
+		{"multi: createTTL without one", write(jute.OpMulti, multiBody(jute.OpCreateTTL, ttlBody("/n", jute.FlagEphemeral))), "/n", false, true, jute.OpCreate},
+	} {
+		m := withSession(t)
+		r := apply(m, c.r)
+		stat, exists := m.Exists(c.path)
+		if r.Code != jute.OK || !exists || stat.EphemeralOwner != 0 != c.owned {
+			t.Errorf("%s: %v, exists %v, %+v", c.name, r.Code, exists, stat)
+			continue
+		}
+		if _, container := m.containers[m.tree.lookup(c.path)]; container != c.container {
+			t.Errorf("%s: container %v", c.name, container)
+		}
+		if d := jute.NewDecoder(r.Reply); c.reply != 0 && jute.OpCode(d.Int32()) != c.reply {
+			t.Errorf("%s: the reply is of another operation: %x", c.name, r.Reply)
+		}
 	}
 }
 

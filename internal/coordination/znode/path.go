@@ -46,6 +46,10 @@ func ValidPath(path string) bool {
 	return validComponent(path[begin:])
 }
 
+// textUnits is the length of a path in Java's characters, which are what ZooKeeper's sizes count. A valid path has none that
+// Java would need two for.
+func textUnits(path string) int { return utf8.RuneCountInString(path) }
+
 func validComponent(name string) bool { return name != "" && name != "." && name != ".." }
 
 // splitPath cuts a path at its last slash; the parent of "/a" is "". ok is false for a path that no create or delete

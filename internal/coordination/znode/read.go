@@ -16,23 +16,24 @@ func (m *Machine) HandleRead(op jute.OpCode, body []byte, auth []jute.ID, sessio
 }
 
 // AppendRead is HandleRead into the caller's buffer: the reply body is appended to dst. With an error dst comes back as
-// it was. A registration may come with the error NoNode: exists waits for nodes that are not there.
+// it was, but for a multiRead that fails as a whole, whose reply carries the entries so far. A registration may come with the error NoNode: exists waits for nodes that are not there.
 func (m *Machine) AppendRead(dst []byte, op jute.OpCode, body []byte, auth []jute.ID, session jute.SessionID) ([]byte, jute.Code, WatchRegistration) {
 	d := jute.NewDecoder(body)
 	switch op {
 	case jute.OpGetData, jute.OpExists, jute.OpGetChildren, jute.OpGetChildren2:
-		path, watched := d.StringView(), d.Bool()
-		if d.Err() != nil {
+		path, null := d.PathView()
+		watched := d.Bool()
+		if null || d.Err() != nil {
 			return dst, jute.MarshallingError, WatchRegistration{}
 		}
 		dst, code := m.readNode(dst, op, path, auth)
 		return dst, code, registration(op, path, watched, code)
 	case jute.OpMultiRead:
-		dst, code := m.multiRead(dst, &d, auth)
+		dst, code := m.multiRead(dst, body, auth)
 		return dst, code, WatchRegistration{}
 	case jute.OpGetACL, jute.OpGetAllChildrenNum, jute.OpGetEphemerals:
-		path := d.StringView()
-		if d.Err() != nil {
+		path, null := d.PathView()
+		if d.Err() != nil || (null && op != jute.OpGetEphemerals) {
 			return dst, jute.MarshallingError, WatchRegistration{}
 		}
 		if op == jute.OpGetEphemerals {
@@ -128,18 +129,23 @@ func (m *Machine) countBelow(id nodeID) int32 {
 	return count
 }
 
-// multiRead answers each getData and getChildren for itself; watch flags mean nothing here.
-func (m *Machine) multiRead(dst []byte, d *jute.Decoder, auth []jute.ID) ([]byte, jute.Code) {
-	begin := len(dst)
-	known := true
-	jute.EachMulti(d, func(h jute.MultiHeader) bool {
-		known = h.Type == jute.OpGetData || h.Type == jute.OpGetChildren
-		if !known {
-			return false
-		}
-		path := d.StringView()
+// multiRead answers each getData and getChildren for itself; watch flags mean nothing here. As in ZooKeeper
+// (FinalRequestProcessor), a body that does not decode, or mixes reads and writes, is an error alone; one that decodes and
+// cannot be answered, because it has a null path or consists of writes, an error followed by what was answered until then.
+func (m *Machine) multiRead(dst []byte, body []byte, auth []jute.ID) ([]byte, jute.Code) {
+	switch kind := multiReadKind(body); kind {
+	case multiReadMalformed:
+		return dst, jute.MarshallingError
+	case multiReadOfWrites:
+		return jute.MultiEnd.Append(dst), jute.MarshallingError
+	}
+	d := jute.NewDecoder(body)
+	result := jute.OK
+	jute.EachMulti(&d, func(h jute.MultiHeader) bool {
+		path, null := d.PathView()
 		d.Bool()
-		if d.Err() != nil {
+		if null {
+			result = jute.MarshallingError
 			return false
 		}
 		header, at := jute.MultiHeader{Type: h.Type}, len(dst)
@@ -150,10 +156,39 @@ func (m *Machine) multiRead(dst []byte, d *jute.Decoder, auth []jute.ID) ([]byte
 		}
 		return true
 	})
-	if !known || d.Err() != nil {
-		return dst[:begin], jute.MarshallingError
+	return jute.MultiEnd.Append(dst), result
+}
+
+type multiReadContent uint8
+
+const (
+	multiReadOfReads multiReadContent = iota
+	multiReadOfWrites
+	multiReadMalformed
+)
+
+func multiReadKind(body []byte) multiReadContent {
+	d := jute.NewDecoder(body)
+	kind, count := multiReadOfReads, 0
+	jute.EachMulti(&d, func(h jute.MultiHeader) bool {
+		if h.Type != jute.OpGetData && h.Type != jute.OpGetChildren {
+			kind = multiReadMalformed
+			return false
+		}
+		d.StringView()
+		d.Bool()
+		count++
+		return d.Err() == nil
+	})
+	if d.Err() != nil {
+		return multiReadMalformed
 	}
-	return jute.MultiEnd.Append(dst), jute.OK
+	if kind == multiReadMalformed && count == 0 { // begins with something else
+		if _, fault := decodeMulti(nil, body); fault == multiWhole || fault == multiNullPath {
+			return multiReadOfWrites
+		}
+	}
+	return kind
 }
 
 // Exists gives a node's Stat. No ACL is checked.

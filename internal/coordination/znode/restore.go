@@ -290,7 +290,7 @@ func (r *restorer) restoreNode(parent nodeID, parentPathSize int) {
 		return
 	}
 	id := t.insert(parent, &n)
-	pathSize := parentPathSize + 1 + len(n.name)
+	pathSize := parentPathSize + 1 + textUnits(n.name)
 	t.size += int64(pathSize + len(n.data))
 	if n.owner != 0 {
 		r.m.sessions.addEphemeral(n.owner, id)
