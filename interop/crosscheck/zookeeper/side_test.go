@@ -1,0 +1,475 @@
+package zookeeper
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"understudy/internal/coordination/jute"
+	"understudy/internal/fleet"
+)
+
+// patience bounds each wait for a server.
+const patience = 20 * time.Second
+
+const (
+	// longTimeout outlives any run, so that a session ends only where a step says so.
+	longTimeout  = 3_000_000
+	shortTimeout = 1000
+)
+
+// slots is how many clients there are; one more, the walker, looks at the whole tree.
+const slots = 4
+
+// side is one of the two servers (or ensembles), and the clients that a run has there.
+type side struct {
+	names
+	addrs   []string // slot i connects to addrs[i % len(addrs)]
+	clients [slots]client
+	walker  client
+	barrier request // what is sent on each connection after each step: all events come before its reply
+}
+
+// client is a slot: a session, and the connection it has at the moment, if any.
+type client struct {
+	conn     net.Conn
+	in       *bufio.Reader
+	addr     string
+	session  jute.SessionID
+	password []byte
+	lastZxid jute.Zxid
+}
+
+// newSide connects the walker, which knows all passwords, and takes the zxid from which all others count.
+func newSide(addrs []string) (*side, error) {
+	s := &side{addrs: addrs, names: names{sessions: map[jute.SessionID]string{}}}
+	s.barrier = request{xid: jute.XidPing, op: jute.OpPing}
+	if len(addrs) > 1 { // brings the member up to date first
+		s.barrier = request{xid: barrierXid, op: jute.OpSync, body: (&jute.PathRequest{Path: "/"}).Append(nil)}
+	}
+	for i := range s.clients {
+		s.clients[i].addr = addrs[i%len(addrs)]
+	}
+	s.walker.addr = addrs[0]
+	var seen []string
+	s.connect(&s.walker, hello{session: newSession, timeout: longTimeout, readOnly: []byte{0}}, nil, &seen)
+	if s.walker.conn == nil {
+		return nil, fmt.Errorf("%s refuses the first connection: %q", addrs[0], seen)
+	}
+	for _, user := range users {
+		s.exchange(&s.walker, []request{authRequest("digest", user)}, &seen)
+	}
+	s.exchange(&s.walker, []request{{xid: jute.XidPing, op: jute.OpPing}}, &seen)
+	s.base = s.walker.lastZxid
+	return s, nil
+}
+
+// barrierXid is no xid of the generator's.
+const barrierXid = 0x7ffffff0
+
+func (s *side) close() {
+	for _, c := range s.all() {
+		if c.conn != nil {
+			c.conn.Close()
+		}
+	}
+}
+
+func (s *side) all() []*client {
+	list := make([]*client, 0, slots+1)
+	for i := range s.clients {
+		list = append(list, &s.clients[i])
+	}
+	return append(list, &s.walker)
+}
+
+// perform does a step and says what each connection got, in order.
+func (s *side) perform(st *step) []string {
+	var seen []string
+	c := &s.clients[st.slot]
+	switch st.kind {
+	case connects:
+		if other := st.hello.session; other >= 0 && other != st.slot && len(s.addrs) > 1 {
+			// The other member hears of the move only with the session's next write.
+			s.hangUp(&s.clients[other], &seen)
+		}
+		s.connect(c, s.resolved(st.hello, c), st.requests, &seen)
+	case sends:
+		if c.conn == nil {
+			return []string{"not connected"}
+		}
+		s.exchange(c, st.requests, &seen)
+	case drops:
+		s.hangUp(c, &seen)
+	case expires:
+		s.expire(c, st.silent, &seen)
+	case breaks:
+		s.breakOff(c, st, &seen)
+	case strays:
+		s.stray(c.addr, st, &seen)
+	case asks:
+		seen = append(seen, s.ask(c.addr, st.word)...)
+	case walks:
+		s.walk(&seen)
+	}
+	seen = append(seen, "then")
+	s.settle(&seen)
+	if st.endsSession() {
+		sortEvents(seen)
+	}
+	return seen
+}
+
+// sortEvents sorts neighbouring events of one zxid: the ephemerals of a session go in no defined order.
+func sortEvents(seen []string) {
+	zxidOf := func(line string) string {
+		if !strings.HasPrefix(line, "event ") {
+			return ""
+		}
+		_, zxid, _ := strings.Cut(line, " zxid ")
+		return zxid
+	}
+	for from := 0; from < len(seen); {
+		to := from + 1
+		for to < len(seen) && zxidOf(seen[from]) != "" && zxidOf(seen[to]) == zxidOf(seen[from]) {
+			to++
+		}
+		slices.Sort(seen[from:to])
+		from = to
+	}
+}
+
+// resolved names the session that a slot's handshake asks for.
+func (s *side) resolved(h hello, c *client) hello {
+	if h.session >= 0 && h.session < slots {
+		other := &s.clients[h.session]
+		if other != c {
+			c.session, c.password, c.lastZxid = other.session, slices.Clone(other.password), max(c.lastZxid, other.lastZxid)
+		}
+	}
+	return h
+}
+
+// connect makes a connection and says what came of it; the requests go out with the handshake.
+func (s *side) connect(c *client, h hello, requests []request, seen *[]string) {
+	old := *c
+	if !h.stay {
+		s.hangUp(c, seen)
+	}
+	r := jute.ConnectRequest{TimeoutMs: h.timeout, Password: make([]byte, 16)}
+	switch {
+	case h.session == noSession:
+		r.SessionID = 0x7e57
+	case h.session >= 0:
+		r.SessionID, r.Password = c.session, slices.Clone(c.password)
+	}
+	switch h.password {
+	case wrongPassword:
+		r.Password = slices.Repeat([]byte{1}, 16)
+	case shortPassword:
+		r.Password = []byte{1, 2, 3}
+	case nullPassword:
+		r.Password = nil
+	}
+	switch h.seen {
+	case seenAll:
+		r.LastZxidSeen = c.lastZxid
+	case seenFuture:
+		r.LastZxidSeen = s.base + 1_000_000_000
+	}
+	conn, err := net.Dial("tcp", c.addr)
+	if err != nil {
+		*seen = append(*seen, "not to be reached: "+err.Error())
+		return
+	}
+	out := appendFrame(nil, append(r.Append(nil), h.readOnly...))
+	for i := range requests {
+		out = s.appendRequest(out, &requests[i])
+	}
+	c.conn, c.in = conn, bufio.NewReaderSize(conn, 64<<10)
+	_, _ = conn.Write(out) // a refusal shows when reading
+	frame, err := c.frame()
+	if err != nil {
+		s.lost(c, err, seen)
+	} else {
+		s.greeted(c, h, frame, seen)
+	}
+	if old.conn != nil && h.stay {
+		s.readToEnd(&old, seen)
+	}
+	if c.conn != nil {
+		s.collect(c, requests, seen)
+	}
+}
+
+func (s *side) greeted(c *client, h hello, frame []byte, seen *[]string) {
+	var r jute.ConnectResponse
+	d := jute.NewDecoder(frame)
+	r.Decode(&d)
+	if r.SessionID != 0 {
+		s.name(r.SessionID)
+	}
+	password := "a password"
+	switch {
+	case string(r.Password) == string(make([]byte, 16)):
+		password = "zeros"
+	case h.session >= 0 && string(r.Password) == string(c.password):
+		password = "the same password"
+	}
+	*seen = append(*seen, fmt.Sprintf("handshake of %d bytes: version %d timeout %d %s, %s of %d, read only %v%s", len(frame), r.ProtocolVersion,
+		r.TimeoutMs, s.session(r.SessionID), password, len(r.Password), r.ReadOnly, leftover(&d)))
+	if r.SessionID != 0 {
+		c.session, c.password = r.SessionID, r.Password
+		return
+	}
+	s.readToEnd(c, seen)
+}
+
+// hangUp closes the client's end and waits until the server has noticed.
+func (s *side) hangUp(c *client, seen *[]string) {
+	if c.conn == nil {
+		return
+	}
+	_ = c.conn.(*net.TCPConn).CloseWrite() // the server's end is what counts
+	s.readToEnd(c, seen)
+}
+
+// readToEnd notes all that comes until the server closes.
+func (s *side) readToEnd(c *client, seen *[]string) {
+	for c.conn != nil {
+		s.next(c, jute.OpNotification, seen)
+	}
+}
+
+// exchange sends requests in one write and reads as many replies.
+func (s *side) exchange(c *client, requests []request, seen *[]string) {
+	var out []byte
+	for i := range requests {
+		out = s.appendRequest(out, &requests[i])
+	}
+	_, _ = c.conn.Write(out) // a failure shows when reading
+	s.collect(c, requests, seen)
+}
+
+func (s *side) collect(c *client, requests []request, seen *[]string) {
+	for i := 0; i < len(requests) && c.conn != nil; {
+		if s.next(c, requests[i].op, seen) {
+			i++
+		}
+	}
+	if n := len(requests); n > 0 && requests[n-1].closes {
+		s.readToEnd(c, seen)
+	}
+}
+
+// next notes one frame and tells whether it was a reply.
+func (s *side) next(c *client, op jute.OpCode, seen *[]string) (isReply bool) {
+	frame, err := c.frame()
+	if err != nil {
+		s.lost(c, err, seen)
+		return false
+	}
+	d := jute.NewDecoder(frame)
+	var h jute.ReplyHeader
+	h.Decode(&d)
+	c.lastZxid = max(c.lastZxid, h.Zxid)
+	if h.Xid == jute.XidNotification {
+		*seen = append(*seen, s.event(h, &d))
+		return false
+	}
+	*seen = append(*seen, s.reply(op, h, &d))
+	return true
+}
+
+func (s *side) lost(c *client, err error, seen *[]string) {
+	what := "closed"
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		what = "no answer"
+	}
+	*seen = append(*seen, what)
+	c.conn.Close()
+	c.conn = nil
+}
+
+func (s *side) appendRequest(dst []byte, r *request) []byte {
+	payload := (&jute.RequestHeader{Xid: r.xid, Type: r.op}).Append(nil)
+	at := len(payload)
+	payload = append(payload, r.body...)
+	if r.relative {
+		binary.BigEndian.PutUint64(payload[at:], binary.BigEndian.Uint64(payload[at:])+uint64(s.base))
+	}
+	return appendFrame(dst, payload)
+}
+
+func appendFrame(dst, payload []byte) []byte {
+	start := len(dst)
+	return jute.EndFrame(append(jute.BeginFrame(dst), payload...), start)
+}
+
+func (c *client) frame() ([]byte, error) {
+	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(c.in, size[:]); err != nil {
+		return nil, err
+	}
+	payload := make([]byte, min(binary.BigEndian.Uint32(size[:]), 64<<20))
+	_, err := io.ReadFull(c.in, payload)
+	return payload, err
+}
+
+// settle sends a barrier on every connection and notes what had come before its reply.
+func (s *side) settle(seen *[]string) {
+	all := s.all()
+	for _, c := range all {
+		if c.conn != nil {
+			_, _ = c.conn.Write(s.appendRequest(nil, &s.barrier)) // a failure shows when reading
+		}
+	}
+	for i, c := range all {
+		if c.conn != nil {
+			*seen = append(*seen, fmt.Sprintf("connection %d:", i))
+			s.collect(c, []request{s.barrier}, seen)
+		}
+	}
+}
+
+// expire has a session time out: re-attached with a short timeout it loses its connection, or stays silent on it.
+func (s *side) expire(c *client, silent bool, seen *[]string) {
+	if c.session == 0 {
+		*seen = append(*seen, "no session")
+		return
+	}
+	for i := range s.clients { // whoever has it would keep it alive
+		if other := &s.clients[i]; other.session == c.session && other != c {
+			s.hangUp(other, seen)
+		}
+	}
+	s.connect(c, hello{session: 0, timeout: shortTimeout, readOnly: []byte{0}}, nil, seen)
+	if c.conn == nil {
+		return // it was over before
+	}
+	if silent {
+		s.readToEnd(c, seen)
+		return
+	}
+	before, err := s.globalSessions(c.addr)
+	s.hangUp(c, seen)
+	for deadline := time.Now().Add(patience); err == nil; {
+		var now string
+		if now, err = s.globalSessions(c.addr); now != before {
+			break
+		}
+		if time.Now().After(deadline) {
+			*seen = append(*seen, "the session does not expire")
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err != nil {
+		*seen = append(*seen, err.Error())
+	}
+}
+
+// globalSessions asks a server how many sessions there are.
+func (s *side) globalSessions(addr string) (string, error) {
+	answer, err := fleet.FourLetterWord(addr, "mntr")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(answer) {
+		if count, found := strings.CutPrefix(line, "zk_global_sessions\t"); found {
+			return count, nil
+		}
+	}
+	return "", fmt.Errorf("mntr of %s names no global sessions", addr)
+}
+
+// breakOff writes bytes that are no frame of a request, on a connection that was fine until then.
+func (s *side) breakOff(c *client, st *step, seen *[]string) {
+	if c.conn == nil {
+		*seen = append(*seen, "not connected")
+		return
+	}
+	out := slices.Clone(st.bytes)
+	if !st.openEnd {
+		out = s.appendRequest(out, &s.barrier)
+	}
+	_, _ = c.conn.Write(out) // a refusal shows when reading
+	if st.openEnd {
+		s.hangUp(c, seen)
+		return
+	}
+	s.collect(c, []request{s.barrier}, seen)
+}
+
+// stray opens a connection and does not begin it as a client does.
+func (s *side) stray(addr string, st *step, seen *[]string) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		*seen = append(*seen, "not to be reached: "+err.Error())
+		return
+	}
+	defer conn.Close()
+	_, _ = conn.Write(st.bytes) // a refusal shows when reading
+	if st.openEnd {
+		_ = conn.(*net.TCPConn).CloseWrite() // as above
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	answer, err := io.ReadAll(conn)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		*seen = append(*seen, "no answer")
+		return
+	}
+	*seen = append(*seen, fmt.Sprintf("%s, closed", hexText(answer)))
+}
+
+// walk reads every node.
+func (s *side) walk(seen *[]string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var visit func(path string)
+	visit = func(path string) {
+		if ctx.Err() != nil || s.walker.conn == nil {
+			return
+		}
+		*seen = append(*seen, path)
+		read := (&jute.PathWatchRequest{Path: path}).Append(nil)
+		s.exchange(&s.walker, []request{{xid: 1, op: jute.OpGetData, body: read}, {xid: 2, op: jute.OpGetACL, body: read[:len(read)-1]}}, seen)
+		for _, child := range s.children(path) {
+			visit(strings.TrimSuffix(path, "/") + "/" + child)
+		}
+	}
+	s.exchange(&s.walker, []request{s.barrier}, new([]string))
+	visit("/")
+}
+
+func (s *side) children(path string) []string {
+	if s.walker.conn == nil {
+		return nil
+	}
+	body := (&jute.PathWatchRequest{Path: path}).Append(nil)
+	_, _ = s.walker.conn.Write(s.appendRequest(nil, &request{xid: 3, op: jute.OpGetChildren, body: body})) // a failure shows when reading
+	frame, err := s.walker.frame()
+	if err != nil {
+		return nil
+	}
+	d := jute.NewDecoder(frame)
+	var h jute.ReplyHeader
+	h.Decode(&d)
+	if h.Err != jute.OK {
+		return nil
+	}
+	list := d.Strings()
+	slices.Sort(list)
+	return list
+}
