@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -122,6 +124,67 @@ func settleMachine(bytes int64) error {
 		memory[at] = 1
 	}
 	return unix.Munmap(memory)
+}
+
+// measureDisk returns what the disk allows whoever fsyncs each write: how often a second, and
+// how many megabytes, as many files as there are partitions are appended to and fdatasynced side
+// by side, each by itself.
+func measureDisk(dir string, files, size int, during time.Duration) (syncs, rate float64, err error) {
+	dir, err = os.MkdirTemp(dir, "disk")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	var count atomic.Int64
+	errs := make([]error, files)
+	var wait sync.WaitGroup
+	began := time.Now()
+	for i := range files {
+		wait.Go(func() {
+			errs[i] = appendAndSync(filepath.Join(dir, fmt.Sprint(i)), size, began.Add(during), &count)
+		})
+	}
+	wait.Wait()
+	wall := time.Since(began)
+	return float64(count.Load()) / wall.Seconds(), megabytesPerSecond(count.Load()*int64(size), wall), errors.Join(errs...)
+}
+
+func appendAndSync(path string, size int, end time.Time, count *atomic.Int64) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	data := make([]byte, size)
+	for err == nil && time.Now().Before(end) {
+		if _, err = file.Write(data); err == nil {
+			err = unix.Fdatasync(int(file.Fd()))
+			count.Add(1)
+		}
+	}
+	return errors.Join(err, file.Close())
+}
+
+// measureCreation is how long it takes to do nothing but make the directories and empty files
+// of that many partitions. A file system may take its time for that: ext4 passes over each inode
+// freed in the last minutes, one by one, whenever it looks for a new one.
+func measureCreation(dir string, partitions int) (time.Duration, error) {
+	began := time.Now()
+	for i := range partitions {
+		partition := filepath.Join(dir, "creation", fmt.Sprint("idle-", i))
+		if err := os.MkdirAll(partition, 0o755); err != nil {
+			return 0, err
+		}
+		for _, name := range []string{"00000000000000000000.log", "00000000000000000000.index", "00000000000000000000.timeindex", "partition.metadata"} {
+			file, err := os.Create(filepath.Join(partition, name))
+			if err != nil {
+				return 0, err
+			}
+			if err := file.Close(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return time.Since(began), nil
 }
 
 func sendFloor(conn net.Conn, frames int) error {

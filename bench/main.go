@@ -1,7 +1,7 @@
 // Command bench measures understudy and prints tables for docs/performance.md:
 //
-//	go run ./bench failover [--count 100] [--only leader,controller,…]
-//	go run ./bench start    [--count 20]
+//	go run ./bench failover [--peer] [--count 100] [--only leader,controller,…] [--cast …]
+//	go run ./bench start    [--peer] [--count 20]
 //	go run ./bench soak     [--for 5m] [--seed N]
 //	go run ./bench produce  [--peer] [--size 1024,100] [--codec none,lz4] [--replicas 1,3]
 //	go run ./bench consume  [--peer] …

@@ -47,6 +47,11 @@ func partitions(ctx context.Context, options *partitionsOptions) error {
 	defer r.close()
 	fmt.Printf("%d partitions on %d broker(s), one record in each, then idle; 10 topics; CPU idle is of all servers over %v, as a share of one processor\n\n", options.count, options.brokers, idleWatch)
 	fmt.Printf("%-28s %10s %18s %12s %26s\n", "", "create, s", "KiB per partition", "CPU idle", "kill -9 to all led, s")
+	floor, err := measureCreation(r.dir, options.count*min(3, options.brokers))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%-28s %10.1f\n", "their empty files alone", floor.Seconds())
 	return r.each("partitions", func(dir string, program *fleet.Program) error { return partitionsOn(ctx, options, dir, program) })
 }
 

@@ -53,7 +53,8 @@ func (r *run) peer() *fleet.Program {
 // folder makes a new directory for one measurement.
 func (r *run) folder(what string) (string, error) { return os.MkdirTemp(r.dir, what) }
 
-// each measures with every program, in a directory of its own that is removed afterwards.
+// each measures with every program, in a directory of its own. Nothing is removed before the
+// last has been measured: see measureCreation.
 func (r *run) each(what string, measure func(dir string, program *fleet.Program) error) error {
 	for _, program := range r.programs {
 		dir, err := r.folder(what)
@@ -62,9 +63,6 @@ func (r *run) each(what string, measure func(dir string, program *fleet.Program)
 		}
 		if err := measure(dir, program); err != nil {
 			return fmt.Errorf("%s: %w", program.Name, err)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return err
 		}
 	}
 	return nil

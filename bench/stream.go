@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -68,7 +69,7 @@ func produceCommand() *cobra.Command {
 	}
 	options.register(cmd)
 	cmd.Flags().IntVar(&options.pace, "pace", 2000, "records per second of the acknowledgement test; 0 leaves it out")
-	cmd.Flags().BoolVar(&options.fsync, "fsync", false, "flush.messages=1: an acknowledgement means fsynced on every in-sync replica")
+	cmd.Flags().BoolVar(&options.fsync, "fsync", false, "measure with flush.messages=1, too: an acknowledgement means fsynced on every in-sync replica")
 	cmd.Flags().DurationVar(&options.during, "during", 10*time.Second, "how long the acknowledgement test lasts")
 	return cmd
 }
@@ -104,11 +105,11 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 	fmt.Printf("%d partitions, acks=all, min.insync.replicas 2 with 3 replicas, batches of %d bytes before compression, %d MiB of values per measurement, median of %d (lowest-highest);\n",
 		streamPartitions, options.batch, options.volume, options.repeat)
 	fmt.Printf("%d connections per leader with %d requests in flight; requests encoded beforehand; CPU is user and system time of all brokers and coordinators;\n", options.producers, options.inFlight)
+	fmt.Printf("durability: records in the page cache of every in-sync replica (Kafka's default)")
 	if options.fsync {
-		fmt.Printf("durability: records fsynced by every in-sync replica (flush.messages=1)\n\n")
-	} else {
-		fmt.Printf("durability: records in the page cache of every in-sync replica (Kafka's default)\n\n")
+		fmt.Printf("; rows with fsync: fsynced by every in-sync replica (flush.messages=1)")
 	}
+	fmt.Print("\n\n")
 	columns := fmt.Sprintf("%-42s %20s %10s", what, "CPU s per GiB", "MB/s")
 	if options.pace > 0 {
 		columns += fmt.Sprintf(" %26s", fmt.Sprintf("ms to ack at %d/s: p50, p99", options.pace))
@@ -126,6 +127,11 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 		slices.Sort(costs)
 		slices.Sort(rates)
 		fmt.Printf("%-42s %20s %10.0f\n", "socket, CRC and file alone", spread(costs), rates[len(rates)/2])
+		if options.fsync {
+			if err := printDisk(r.dir, options); err != nil {
+				return err
+			}
+		}
 	}
 	for _, replicas := range options.replicas {
 		err := r.each(what, func(dir string, program *fleet.Program) error {
@@ -134,6 +140,20 @@ func stream(ctx context.Context, options *streamOptions, what string) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// printDisk says how much of the fsync rows is the disk's: with a batch each, and with all
+// that the producers have in flight.
+func printDisk(dir string, options *streamOptions) error {
+	all := max(1, options.producers*options.inFlight/streamPartitions) * options.batch
+	for _, size := range []int{options.batch, all} {
+		syncs, rate, err := measureDisk(dir, streamPartitions, size, 3*time.Second)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%-42s %20s %10.0f\n", fmt.Sprintf("fdatasync alone, %d files, %d KiB each", streamPartitions, size>>10), fmt.Sprintf("%.0f fsyncs/s", syncs), rate)
 	}
 	return nil
 }
@@ -153,11 +173,19 @@ func streamOn(ctx context.Context, options *streamOptions, what, dir string, pro
 			if err := row.measure(ctx, what, program); err != nil {
 				return err
 			}
+			if !options.fsync {
+				continue
+			}
+			synced := &streamRow{options: options, fleet: f, size: size, codecName: codec, replicas: replicas, topic: row.topic + "-fsync", fsync: true}
+			if err := synced.measure(ctx, what, program); err != nil {
+				return err
+			}
+			fmt.Printf("%-42s %20s %10.2f\n", "  rate with fsync over rate without", "", synced.rate/row.rate)
 		}
 	}
 	bounded, cancel := stopping(ctx)
 	defer cancel()
-	return f.Stop(bounded)
+	return errors.Join(f.Stop(bounded), os.RemoveAll(dir)) // gigabytes
 }
 
 // streamRow is one line of the table.
@@ -168,7 +196,9 @@ type streamRow struct {
 	codecName string
 	replicas  int
 	topic     string
+	fsync     bool
 
+	rate    float64 // measured: MB/s, the median
 	client  *kgo.Client
 	leaders map[int32][]int32 // partitions by leader
 	frames  map[int32][][]byte
@@ -227,8 +257,12 @@ func (r *streamRow) measure(ctx context.Context, what string, program *fleet.Pro
 	}
 	slices.Sort(costs)
 	slices.Sort(rates)
+	r.rate = rates[len(rates)/2]
 	name, _, _ := strings.Cut(program.Name, ",")
-	fmt.Printf("%-42s %20s %10.0f%s\n", fmt.Sprintf("%d B %s RF %d %s", r.size, r.codecName, r.replicas, name), spread(costs), rates[len(rates)/2], acknowledged)
+	if r.fsync {
+		name += ", fsync"
+	}
+	fmt.Printf("%-42s %20s %10.0f%s\n", fmt.Sprintf("%d B %s RF %d %s", r.size, r.codecName, r.replicas, name), spread(costs), r.rate, acknowledged)
 	_, err = kadm.NewClient(r.client).DeleteTopic(ctx, r.topic)
 	return err
 }
@@ -250,7 +284,7 @@ func (r *streamRow) createTopic(ctx context.Context) error {
 	}
 	admin := kadm.NewClient(r.client)
 	configs := map[string]*string{}
-	if r.options.fsync {
+	if r.fsync {
 		configs["flush.messages"] = kadm.StringPtr("1")
 	}
 	created, err := admin.CreateTopic(ctx, streamPartitions, int16(r.replicas), configs, r.topic)
