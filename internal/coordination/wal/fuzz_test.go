@@ -83,3 +83,13 @@ func FuzzOpenSegment(f *testing.F) {
 		}
 	})
 }
+
+func FuzzHighestTerm(f *testing.F) {
+	f.Add(appendHardStateRecord(nil, 5, 1, 2))
+	f.Add(appendHardStateRecord([]byte{1, 2, 3}, 9, 1, 2))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if term := highestTermIn(appendHardStateRecord(data, 1<<40, 1, 2)); term < 1<<40 {
+			t.Fatalf("term %d", term)
+		}
+	})
+}

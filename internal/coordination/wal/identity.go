@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,17 @@ type identityRecord struct {
 	Member      uint64   `json:"member"`
 	Members     []uint64 `json:"members"`
 	Incarnation uint64   `json:"incarnation"`
+	// Sum is the CRC-32C of the rest; older files have none.
+	Sum uint32 `json:"crc,omitempty"`
+}
+
+func (r identityRecord) sum() uint32 {
+	r.Sum = 0
+	data, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // numbers
+	}
+	return crc32.Checksum(data, castagnoli)
 }
 
 // claim is a checked right to a directory, with the next incarnation: a number that grows with
@@ -73,6 +85,9 @@ func readIdentity(fsys vfs.FS, path string) (identityRecord, error) {
 	if err := json.Unmarshal(data, &record); err != nil {
 		return record, &CorruptionError{File: path, Cause: "not JSON: " + err.Error()}
 	}
+	if record.Sum != 0 && record.Sum != record.sum() {
+		return record, &CorruptionError{File: path, Cause: "its checksum does not match"}
+	}
 	if record.Format != identityVersion {
 		return record, fmt.Errorf("wal: %s has data format %d, this program knows %d; it was written by a newer understudy", path, record.Format, identityVersion)
 	}
@@ -91,6 +106,7 @@ func refuseForeign(fsys vfs.FS, dir string) error {
 }
 
 func writeIdentity(fsys vfs.FS, dir string, record identityRecord) error {
+	record.Sum = record.sum()
 	data, err := json.Marshal(record)
 	if err != nil {
 		return err

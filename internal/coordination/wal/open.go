@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,10 +88,14 @@ func (l *Log) recoverFiles() error {
 			return err
 		}
 	}
-	if err := l.findSnapshot(); err != nil {
+	damaged, err := l.findSnapshot()
+	if err != nil {
 		return err
 	}
 	if err := l.recoverSegments(); err != nil {
+		return err
+	}
+	if err := l.makeUpFor(damaged); err != nil {
 		return err
 	}
 	return l.joinSnapshotAndLog()
@@ -131,24 +136,60 @@ func (l *Log) removeUnfinished(dir string) error {
 	return nil
 }
 
-// findSnapshot checks the newest snapshot. A damaged one is refused: the entries that it
-// replaced are gone.
-func (l *Log) findSnapshot() error {
+// findSnapshot takes the newest snapshot that is whole. damaged are the newer ones, which the
+// log must make up for.
+func (l *Log) findSnapshot() (damaged []damagedSnapshot, err error) {
 	indexes, err := l.listSnapshots()
-	if err != nil || len(indexes) == 0 {
-		return err
+	if err != nil {
+		return nil, err
 	}
-	path := l.snapshotPath(indexes[len(indexes)-1])
+	for _, index := range slices.Backward(indexes) {
+		id, err := l.checkSnapshot(index)
+		switch {
+		case err == nil:
+			l.mu.snapshot = id
+			return damaged, nil
+		case !errors.Is(err, ErrCorrupt):
+			return nil, err
+		}
+		damaged = append(damaged, damagedSnapshot{index, err})
+	}
+	return damaged, nil
+}
+
+type damagedSnapshot struct {
+	index uint64
+	cause error
+}
+
+func (l *Log) checkSnapshot(index uint64) (SnapshotID, error) {
+	path := l.snapshotPath(index)
 	f, err := l.fs.Open(path)
 	if err != nil {
-		return err
+		return SnapshotID{}, err
 	}
 	defer f.Close()
 	id, err := verifySnapshot(f, path)
-	if err != nil {
-		return err
+	if err == nil && id.Index != index {
+		err = &CorruptionError{File: path, Cause: fmt.Sprintf("it is of entry %d", id.Index)}
 	}
-	l.mu.snapshot = id
+	return id, err
+}
+
+// makeUpFor goes on without damaged snapshots if an older one and the log behind it hold all
+// that was in them, and refuses otherwise: the entries that they replaced are gone.
+func (l *Log) makeUpFor(damaged []damagedSnapshot) error {
+	for _, d := range damaged {
+		if l.mu.snapshot.Index < l.mu.base.index || l.lastPosition().index < d.index {
+			return d.cause
+		}
+		path := l.snapshotPath(d.index)
+		l.logger.Error("a snapshot is damaged: an older state and the log make up for it", "file", path, "cause", d.cause,
+			"from", l.mu.snapshot.Index, "kept", path+".damaged")
+		if err := l.fs.Rename(path, path+".damaged"); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -437,9 +437,12 @@ func TestSnapshots(t *testing.T) {
 func TestDamagedSnapshotIsRefused(t *testing.T) {
 	fs := vfs.NewMem()
 	l := openLog(t, fs)
-	fill(t, l, 1, 10, 1)
-	saveSnapshot(t, l, 8)
-	path := l.snapshotPath(8)
+	fill(t, l, 1, 200, 1)
+	saveSnapshot(t, l, 190)
+	if err := l.Compact(180); err != nil {
+		t.Fatal(err)
+	}
+	path := l.snapshotPath(190)
 	_ = l.Close()
 	data, _ := readFile(fs, path)
 	for at := range data {
@@ -449,6 +452,74 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 		if _, err := tryOpen(clone); err == nil {
 			t.Fatalf("a flipped bit at %d went unnoticed", at)
 		}
+	}
+}
+
+// A damaged snapshot is no loss while the log still has all that was in it.
+func TestDamagedSnapshotIsMadeUpForByTheLog(t *testing.T) {
+	fs := vfs.NewMem()
+	l := openLog(t, fs)
+	fill(t, l, 1, 10, 1)
+	saveSnapshot(t, l, 8)
+	want, path := content(t, l), l.snapshotPath(8)
+	_ = l.Close()
+	f, _ := fs.OpenFile(path)
+	_, _ = f.WriteAt([]byte{0xff}, 30)
+	l = openLog(t, fs)
+	if got := content(t, l); got != want || l.NewestSnapshot().Index != 0 {
+		t.Errorf("snapshot %v, log\n%s\nwant\n%s", l.NewestSnapshot(), got, want)
+	}
+	if _, err := fs.Stat(path + ".damaged"); err != nil {
+		t.Error("the damaged file was not kept: ", err)
+	}
+}
+
+// What is set aside leaves a mark with the highest term that could be read, and a directory
+// that Open takes for a member's that knows nothing.
+func TestSetAside(t *testing.T) {
+	fs := vfs.NewMem()
+	l := openLog(t, fs)
+	fill(t, l, 1, 100, 3)
+	if err := l.Append([]Write{{HardState: state(7, 2, 99)}}); err != nil {
+		t.Fatal(err)
+	}
+	path := l.mu.segments[0].path
+	_ = l.Close()
+	f, _ := fs.OpenFile(path)
+	_, _ = f.WriteAt([]byte{0xff}, 40)
+	options := Options{Dir: testDir, FS: fs, Identity: testIdentity}
+	_, cause := tryOpen(fs)
+	if !errors.Is(cause, ErrCorrupt) || !strings.Contains(cause.Error(), path) || !strings.Contains(cause.Error(), "offset 16") {
+		t.Fatal(cause)
+	}
+	mark, err := SetAside(options, cause)
+	if err != nil || mark.Floor != 7 || mark.Term != 0 {
+		t.Fatalf("%+v, %v", mark, err)
+	}
+	fs = fs.Crash(nil)
+	l = openLog(t, fs)
+	if last, _ := l.LastIndex(); last != 0 {
+		t.Errorf("the log still ends at %d", last)
+	}
+	_ = l.Close()
+	if mark, err = ReadRecovery(fs, testDir); err != nil || mark == nil || mark.Floor != 7 {
+		t.Fatalf("%+v, %v", mark, err)
+	}
+	kept := 0
+	entries, _ := fs.List(testDir)
+	for _, e := range entries {
+		if strings.Contains(e.Name(), ".damaged-") {
+			kept++
+		}
+	}
+	if kept != 2 {
+		t.Errorf("%d damaged directories are kept, want log and snapshot", kept)
+	}
+	if err := EndRecovery(fs, testDir); err != nil {
+		t.Fatal(err)
+	}
+	if mark, err = ReadRecovery(fs.Crash(nil), testDir); mark != nil || err != nil {
+		t.Fatalf("%+v, %v", mark, err)
 	}
 }
 
