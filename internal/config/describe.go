@@ -57,14 +57,34 @@ func DescribeTopic(topic map[string]string, broker BrokerLayers) []Entry {
 	entries := make([]Entry, 0, len(topicKeys))
 	for i := range topicKeys {
 		k := &topicKeys[i]
-		entry := Entry{Name: k.name, Type: k.typ, Doc: k.text, Synonyms: k.chain(broker, topic), Source: SourceDefault}
-		if len(entry.Synonyms) > 0 {
-			value := k.convert(entry.Synonyms[0])
-			entry.Value, entry.Source = &value, entry.Synonyms[0].Source
+		entry := Entry{Name: k.name, Type: k.typ, Doc: k.text, Source: SourceDefault}
+		chain := k.chain(broker, topic)
+		if len(chain) > 0 {
+			value := k.convert(chain[0])
+			entry.Value = &value
+		}
+		if entry.Synonyms = k.shown(chain); len(entry.Synonyms) > 0 {
+			entry.Source = entry.Synonyms[0].Source
 		}
 		entries = append(entries, entry)
 	}
 	return entries
+}
+
+// shown is the part of the chain that is told: the broker's keys from the key's own synonym
+// on. Apache's broker leaves out the keys in other units that come before it, and takes the
+// source from what is left (ConfigHelper.configSynonyms).
+func (k *topicKey) shown(chain []Synonym) []Synonym {
+	own := 0
+	for own < len(chain) && chain[own].Source == SourceDynamicTopic {
+		own++
+	}
+	for i := own; i < len(chain); i++ {
+		if len(k.synonyms) > 0 && chain[i].Name == k.synonyms[0].name {
+			return append(chain[:own:own], chain[i:]...)
+		}
+	}
+	return chain[:own]
 }
 
 // DescribeBroker lists every broker key with its effective value. Passwords are hidden.
@@ -103,12 +123,11 @@ func (k *key) describe(broker BrokerLayers) Entry {
 			add(name, fallback, SourceDefault)
 		}
 	}
+	for len(entry.Synonyms) > 0 && entry.Synonyms[0].Name != k.name {
+		entry.Synonyms = entry.Synonyms[1:] // as for topics: see shown
+	}
 	if len(entry.Synonyms) > 0 {
-		first := entry.Synonyms[0]
-		entry.Source = first.Source
-		if first.Name == k.name { // a synonym in another unit is listed, but gives no value
-			entry.Value = first.Value
-		}
+		entry.Source, entry.Value = entry.Synonyms[0].Source, entry.Synonyms[0].Value
 	}
 	return entry
 }

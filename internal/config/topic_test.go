@@ -85,7 +85,7 @@ func TestDescribeBroker(t *testing.T) {
 	if id := entries["broker.id"]; *id.Value != "4" || id.Source != SourceStaticBroker || !id.ReadOnly {
 		t.Errorf("got %+v", id)
 	}
-	if retention := entries["log.retention.ms"]; retention.Value != nil || retention.ReadOnly || retention.Source != SourceStaticBroker {
+	if retention := entries["log.retention.ms"]; retention.Value != nil || retention.ReadOnly || retention.Source != SourceDefault || len(retention.Synonyms) != 0 {
 		t.Errorf("got %+v", retention)
 	}
 	if plugin := entries["my.plugin"]; plugin.Value != nil || !plugin.Sensitive {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -9,6 +10,9 @@ import (
 
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/commitlog"
+	"understudy/internal/streaming/controller"
+	"understudy/internal/streaming/metadata"
+	"understudy/internal/streaming/record"
 	"understudy/internal/streaming/replication"
 	"understudy/internal/streaming/wire"
 )
@@ -39,11 +43,17 @@ type produce struct {
 
 func (b *Broker) handleProduce(request *wire.Request) {
 	p := &produce{b: b, request: request, body: request.Body.(*kmsg.ProduceRequest)}
+	if err := p.corrupt(); err != nil {
+		p.refuseAll(err)
+		return
+	}
+	p.body.Topics = mergeProduced(p.body.Topics)
+	image := b.metadata.Image()
 	for i := range p.body.Topics {
 		topic := &p.body.Topics[i]
 		for j := range topic.Partitions {
 			tp := cluster.TopicPartition{Topic: topic.Topic, Partition: topic.Partitions[j].Partition}
-			if err := p.refuse(tp, topic.Partitions[j].Records); err != nil {
+			if err := p.refuse(image, tp, topic.Partitions[j].Records); err != nil {
 				if p.refused == nil {
 					p.refused = map[cluster.TopicPartition]error{}
 				}
@@ -67,14 +77,103 @@ func (b *Broker) handleProduce(request *wire.Request) {
 
 // Batch header fields that are looked at before the log does (log-format.md).
 const (
+	magicAt          = 16
 	attributesAt     = 21
 	codecMask        = 0x07
 	codecZstd        = 4
 	transactionalBit = 0x10
 )
 
-// refuse says why a partition's records are not even given to the log, or nil.
-func (p *produce) refuse(tp cluster.TopicPartition, records []byte) error {
+// checkProduced holds from version 3 on: a partition's records are one batch of format 2
+// (ProduceRequest.validateRecords).
+func checkProduced(version int16, records []byte) error {
+	if version < 3 {
+		return nil
+	}
+	first, rest, err := cutBatch(records)
+	switch {
+	case err != nil:
+		return err
+	case first == nil:
+		return controller.Refuse(kerr.InvalidRecord, "Produce requests with version %d must have at least one record batch per partition", version)
+	case first[magicAt] != record.CurrentMagic:
+		return controller.Refuse(kerr.InvalidRecord, "Produce requests with version %d are only allowed to contain record batches with magic version 2", version)
+	case len(first) > attributesAt+1 && first[attributesAt+1]&codecMask == codecZstd && version < 7:
+		return controller.Refuse(kerr.UnsupportedCompressionType, "Produce requests with version %d are not allowed to use ZStandard compression", version)
+	}
+	second, _, err := cutBatch(rest)
+	if err == nil && second != nil {
+		err = controller.Refuse(kerr.InvalidRecord, "Produce requests with version %d are only allowed to contain exactly one record batch per partition", version)
+	}
+	return err
+}
+
+// corrupt looks at the frames of all batches of the request: one that cannot be right fails
+// all of it.
+func (p *produce) corrupt() error {
+	for i := range p.body.Topics {
+		for j := range p.body.Topics[i].Partitions {
+			batch, rest, err := cutBatch(p.body.Topics[i].Partitions[j].Records)
+			for err == nil && batch != nil {
+				batch, rest, err = cutBatch(rest)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// refuseAll answers every partition with one error (ProduceRequest.getErrorResponse).
+func (p *produce) refuseAll(err error) {
+	p.body.Topics, p.refused = mergeProduced(p.body.Topics), map[cluster.TopicPartition]error{}
+	for i := range p.body.Topics {
+		for j := range p.body.Topics[i].Partitions {
+			p.refused[cluster.TopicPartition{Topic: p.body.Topics[i].Topic, Partition: p.body.Topics[i].Partitions[j].Partition}] = err
+		}
+	}
+	p.answer(nil)
+}
+
+// cutBatch cuts the first batch off by its frame alone; nil if the bytes end before it does
+// (ByteBufferLogInputStream).
+func cutBatch(records []byte) (batch, rest []byte, err error) {
+	const leastOverhead = 14 // of a message of format 0
+	if len(records) < record.LengthOverhead {
+		return nil, nil, nil
+	}
+	size := int32(binary.BigEndian.Uint32(records[record.LengthOverhead-4:]))
+	switch {
+	case size < leastOverhead:
+		return nil, nil, controller.Refuse(kerr.CorruptMessage, "Record size %d is less than the minimum record overhead (%d)", size, leastOverhead)
+	case len(records) <= magicAt:
+		return nil, nil, nil
+	case records[magicAt] > record.CurrentMagic:
+		return nil, nil, controller.Refuse(kerr.CorruptMessage, "Invalid magic found in record: %d", int8(records[magicAt]))
+	case int64(size) > int64(len(records)-record.LengthOverhead):
+		return nil, nil, nil
+	}
+	end := record.LengthOverhead + int(size)
+	return records[:end], records[end:], nil
+}
+
+// mergeProduced: see merged.
+func mergeProduced(topics []kmsg.ProduceRequestTopic) []kmsg.ProduceRequestTopic {
+	return merged(topics, func(topic *kmsg.ProduceRequestTopic) (string, *[]kmsg.ProduceRequestTopicPartition) {
+		return topic.Topic, &topic.Partitions
+	}, func(partition *kmsg.ProduceRequestTopicPartition) int32 { return partition.Partition })
+}
+
+// refuse says why a partition's records are not even given to the log, or nil. The order is
+// that of KafkaApis.handleProduceRequest.
+func (p *produce) refuse(image *metadata.Image, tp cluster.TopicPartition, records []byte) error {
+	if !known(image, tp) {
+		return kerr.UnknownTopicOrPartition
+	}
+	if err := checkProduced(p.request.Version, records); err != nil {
+		return err
+	}
 	switch {
 	case p.body.Acks < -1 || p.body.Acks > 1:
 		return kerr.InvalidRequiredAcks
@@ -82,12 +181,10 @@ func (p *produce) refuse(tp cluster.TopicPartition, records []byte) error {
 		return kerr.TransactionalIDAuthorizationFailed
 	case isInternalTopic(tp.Topic) && p.request.ClientID != adminClientID:
 		return kerr.InvalidTopicException
-	case p.request.Version < 3:
+	case p.request.Version < 3 && len(records) > magicAt && records[magicAt] < 2:
 		return kerr.UnsupportedForMessageFormat
 	case len(records) > attributesAt+1 && records[attributesAt+1]&transactionalBit != 0:
 		return kerr.TransactionalIDAuthorizationFailed
-	case len(records) > attributesAt+1 && records[attributesAt+1]&codecMask == codecZstd && p.request.Version < 7:
-		return kerr.UnsupportedCompressionType
 	}
 	return nil
 }
@@ -118,7 +215,7 @@ func (p *produce) answer(results []replication.AppendResult) {
 			} else {
 				result, results = results[0], results[1:]
 			}
-			p.fill(&topic.Partitions[j], tp.Partition, &result, &leaders)
+			p.fill(&topic.Partitions[j], tp, &result, &leaders)
 		}
 	}
 	for _, leader := range leaders.brokers {
@@ -129,9 +226,9 @@ func (p *produce) answer(results []replication.AppendResult) {
 	p.request.Reply(response)
 }
 
-func (p *produce) fill(answer *kmsg.ProduceResponseTopicPartition, partition int32, result *replication.AppendResult, leaders *leaderEndpoints) {
+func (p *produce) fill(answer *kmsg.ProduceResponseTopicPartition, tp cluster.TopicPartition, result *replication.AppendResult, leaders *leaderEndpoints) {
 	answer.Default()
-	answer.Partition = partition
+	answer.Partition = tp.Partition
 	answer.BaseOffset, answer.LogAppendTime, answer.LogStartOffset = -1, -1, -1
 	if result.Err == nil || errors.Is(result.Err, kerr.NotEnoughReplicasAfterAppend) {
 		answer.BaseOffset = int64(result.Info.First)
@@ -142,6 +239,9 @@ func (p *produce) fill(answer *kmsg.ProduceResponseTopicPartition, partition int
 		return
 	}
 	answer.ErrorCode = p.b.code(result.Err)
+	if log := p.b.logs.Get(tp); log != nil && p.refused[tp] == nil && withLogStart(result.Err) {
+		answer.LogStartOffset = int64(log.StartOffset())
+	}
 	answer.ErrorMessage = p.message(result.Err)
 	if p.request.Version >= 10 && hinted(result.Err, nil) {
 		answer.CurrentLeader.LeaderID = int32(result.Leader.Leader)
@@ -150,15 +250,30 @@ func (p *produce) fill(answer *kmsg.ProduceResponseTopicPartition, partition int
 	}
 }
 
-// message is what the error says beyond its code, if it says more.
+// message is what the error says beyond its code. Apache's broker adds one only where it
+// tells which records it refused; the text that it has for others goes to its log.
 func (p *produce) message(err error) *string {
 	if errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
 		return kmsg.StringPtr(transactionsMessage)
 	}
-	if _, bare := err.(*kerr.Error); bare { //nolint:errorlint // a wrapped one says more
-		return nil
+	var refusal *controller.Refusal
+	if errors.As(err, &refusal) && errors.Is(err, kerr.CorruptMessage) {
+		return &refusal.Message
 	}
-	return kmsg.StringPtr(err.Error())
+	return nil
+}
+
+// withLogStart reports whether an append that failed still tells the log start offset: it
+// does not if the partition was not to be written at all (ReplicaManager.appendToLocalLog).
+func withLogStart(err error) bool {
+	for _, without := range []*kerr.Error{
+		kerr.UnknownTopicOrPartition, kerr.NotLeaderForPartition, kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.CorruptMessage, kerr.KafkaStorageError,
+	} {
+		if errors.Is(err, without) {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *produce) answerNothing(results []replication.AppendResult) {

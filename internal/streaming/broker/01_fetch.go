@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/metadata"
 	"understudy/internal/streaming/replication"
 	"understudy/internal/streaming/wire"
 )
@@ -45,7 +46,7 @@ func (b *Broker) handleFetch(request *wire.Request) {
 		request.Reply(response)
 		return
 	}
-	f := &fetch{b: b, request: request, context: context, version: request.Version}
+	f := &fetch{b: b, request: request, context: context, version: request.Version, isolation: body.IsolationLevel}
 	fetchRequest := replication.FetchRequest{
 		Replica:      replica,
 		ReplicaEpoch: epoch,
@@ -72,6 +73,9 @@ type fetch struct {
 	request *wire.Request
 	context *fetchContext
 	version int16
+	// isolation is the request's; image what this broker knew of the cluster when it came.
+	isolation int8
+	image     *metadata.Image
 	// unknown are partitions of topic ids that nobody knows; they are not part of what was
 	// asked of replication.
 	unknown []*fetchPartition
@@ -80,6 +84,7 @@ type fetch struct {
 // resolve turns the context's partitions into the parts of a fetch, with names for ids.
 func (f *fetch) resolve(request *replication.FetchRequest) {
 	image := f.b.metadata.Image()
+	f.image = image
 	if session := f.context.session; session != nil {
 		session.mu.Lock()
 		defer session.mu.Unlock()
@@ -226,9 +231,18 @@ func (f *fetch) tryEncodePartition(out *fetchBody, p *fetched, leaders *leaderEn
 	out.int64(int64(result.HighWatermark))
 	out.int64(int64(result.LastStableOffset))
 	if f.version >= 5 {
-		out.int64(int64(result.LogStartOffset))
+		if result.Err != nil {
+			out.int64(int64(cluster.NoOffset))
+		} else {
+			out.int64(int64(result.LogStartOffset))
+		}
 	}
-	out.arrayLen(len(result.Aborted), flexible)
+	switch {
+	case f.isolation == replication.ReadCommitted && result.Err == nil && !f.cutShort(p) || f.unheardOf(p):
+		out.arrayLen(len(result.Aborted), flexible)
+	default: // null: nobody asked, or there is an error
+		out.arrayLen(-1, flexible)
+	}
 	for _, aborted := range result.Aborted {
 		out.int64(aborted.ProducerID)
 		out.int64(int64(aborted.FirstOffset))
@@ -244,6 +258,28 @@ func (f *fetch) tryEncodePartition(out *fetchBody, p *fetched, leaders *leaderEn
 		out.tagged(f.partitionTags(result, leaders))
 	}
 	return nil
+}
+
+// cutShort reports whether there are records and not one was given, for want of room.
+func (f *fetch) cutShort(p *fetched) bool {
+	return (p.records == nil || p.records.Size() == 0) && p.partition.part.FetchOffset < p.result.LastStableOffset
+}
+
+// unheardOf reports whether a partition is one that the cluster does not have, which Apache's
+// broker finds out before it looks at its logs.
+func (f *fetch) unheardOf(p *fetched) bool {
+	if p.result.Err == nil {
+		return false
+	}
+	tp := p.partition.part.TP
+	if f.version >= 13 {
+		name, found := f.image.TopicName(p.partition.part.TopicID)
+		if !found {
+			return true
+		}
+		tp.Topic = name
+	}
+	return !known(f.image, tp)
 }
 
 func (f *fetch) partitionTags(result *replication.FetchResult, leaders *leaderEndpoints) map[int]func(*fetchBody) {

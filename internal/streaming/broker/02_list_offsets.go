@@ -33,7 +33,12 @@ func (b *Broker) handleListOffsets(request *wire.Request) {
 	body := request.Body.(*kmsg.ListOffsetsRequest)
 	refused := map[int]error{}
 	var parts []replication.ListOffsetsPart
-	seen := map[cluster.TopicPartition]bool{}
+	times := map[cluster.TopicPartition]int{}
+	for i := range body.Topics {
+		for _, partition := range body.Topics[i].Partitions {
+			times[cluster.TopicPartition{Topic: body.Topics[i].Topic, Partition: partition.Partition}]++
+		}
+	}
 	for i := range body.Topics {
 		for _, partition := range body.Topics[i].Partitions {
 			part := replication.ListOffsetsPart{
@@ -46,12 +51,11 @@ func (b *Broker) handleListOffsets(request *wire.Request) {
 			}
 			since, known := timestampVersions[partition.Timestamp]
 			switch {
-			case seen[part.TP]:
+			case times[part.TP] > 1 && request.Version > 0:
 				refused[len(parts)] = kerr.InvalidRequest
 			case partition.Timestamp < 0 && (!known || request.Version < since):
 				refused[len(parts)] = kerr.UnsupportedVersion
 			}
-			seen[part.TP] = true
 			parts = append(parts, part)
 		}
 	}

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"slices"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -21,6 +23,11 @@ func (b *Broker) registerMetadata() { b.server.Handle(3, 0, 12, b.handleMetadata
 
 func (b *Broker) handleMetadata(request *wire.Request) {
 	body := request.Body.(*kmsg.MetadataRequest)
+	if request.Version < 12 && namesNeeded(body) {
+		b.refuseMetadata(request, body)
+		return
+	}
+	body.Topics = distinctTopics(body.Topics)
 	image := b.metadata.Image()
 	missing := b.missingTopics(image, request.Version, body)
 	if len(missing) == 0 {
@@ -29,6 +36,39 @@ func (b *Broker) handleMetadata(request *wire.Request) {
 	}
 	b.created.create(missing, func(errs map[string]error) {
 		b.replyMetadata(request, b.metadata.Image(), errs)
+	})
+}
+
+// namesNeeded reports whether a request before version 12 has a topic without a name, or with
+// an id, which versions 10 and 11 carry and do not support.
+func namesNeeded(body *kmsg.MetadataRequest) bool {
+	return slices.ContainsFunc(body.Topics, func(topic kmsg.MetadataRequestTopic) bool {
+		return topic.Topic == nil || topic.TopicID != [16]byte{}
+	})
+}
+
+func (b *Broker) refuseMetadata(request *wire.Request, body *kmsg.MetadataRequest) {
+	response := respond[*kmsg.MetadataResponse](request)
+	response.ControllerID = -1
+	for i := range body.Topics {
+		topic := kmsg.NewMetadataResponseTopic()
+		topic.Topic, topic.TopicID, topic.ErrorCode = kmsg.StringPtr(textOrEmpty(body.Topics[i].Topic)), body.Topics[i].TopicID, kerr.InvalidRequest.Code
+		response.Topics = append(response.Topics, topic)
+	}
+	request.Reply(response)
+}
+
+// distinctTopics leaves out topics that are named again: they are answered once.
+func distinctTopics(topics []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTopic {
+	if len(topics) < 2 {
+		return topics
+	}
+	seen := make(map[topicKey]bool, len(topics))
+	return slices.DeleteFunc(topics, func(topic kmsg.MetadataRequestTopic) bool {
+		key := topicKey{textOrEmpty(topic.Topic), topic.TopicID}
+		again := seen[key]
+		seen[key] = true
+		return again
 	})
 }
 
@@ -73,8 +113,11 @@ func (b *Broker) replyMetadata(request *wire.Request, image *metadata.Image, err
 	}
 	response.ClusterID = &b.clusterID
 	response.ControllerID = int32(image.ControllerID())
+	if body.IncludeClusterAuthorizedOperations {
+		response.AuthorizedOperations = clusterOperations
+	}
 
-	view := metadataView{image: image, listener: request.Listener, version: request.Version}
+	view := metadataView{image: image, listener: request.Listener, version: request.Version, operations: body.IncludeTopicAuthorizedOperations}
 	if body.Topics == nil || request.Version == 0 && len(body.Topics) == 0 {
 		response.Topics = make([]kmsg.MetadataResponseTopic, 0, image.TopicCount())
 		for topic := range image.Topics() {
@@ -92,6 +135,8 @@ type metadataView struct {
 	image    *metadata.Image
 	listener string
 	version  int16
+	// operations says that the client wants to know what it may do with each topic.
+	operations bool
 }
 
 // asked renders one topic that was asked for, by name or, from version 12, by id.
@@ -136,6 +181,9 @@ func (v *metadataView) topic(topic *metadata.Topic) kmsg.MetadataResponseTopic {
 	answer := kmsg.NewMetadataResponseTopic()
 	answer.Topic, answer.TopicID = &topic.Name, topic.ID
 	answer.IsInternal = isInternalTopic(topic.Name)
+	if v.operations {
+		answer.AuthorizedOperations = topicOperations
+	}
 	answer.Partitions = make([]kmsg.MetadataResponseTopicPartition, 0, len(topic.Partitions))
 	for number, partition := range topic.Partitions {
 		if partition != nil {

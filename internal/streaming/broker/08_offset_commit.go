@@ -27,24 +27,40 @@ func (b *Broker) handleOffsetCommit(request *wire.Request) {
 	}
 	image := b.metadata.Image()
 	response := respond[*kmsg.OffsetCommitResponse](request)
-	var codes []*int16 // of the partitions in commit, by index
-	response.Topics = make([]kmsg.OffsetCommitResponseTopic, len(body.Topics))
+	topics := map[string]int{} // where each is in the response
+	answerFor := func(topic string, partition int32, code int16) (int, int) {
+		at, there := topics[topic]
+		if !there {
+			at = len(response.Topics)
+			topics[topic] = at
+			response.Topics = append(response.Topics, kmsg.OffsetCommitResponseTopic{Topic: topic})
+		}
+		list := &response.Topics[at].Partitions
+		*list = append(*list, kmsg.OffsetCommitResponseTopicPartition{Partition: partition, ErrorCode: code})
+		return at, len(*list) - 1
+	}
+	type place struct{ topic, partition int }
+	var places []place // of the partitions in commit, by index
+	committed := map[cluster.TopicPartition]int{}
 	for i := range body.Topics {
-		answer := &response.Topics[i]
-		answer.Topic = body.Topics[i].Topic
-		answer.Partitions = make([]kmsg.OffsetCommitResponseTopicPartition, len(body.Topics[i].Partitions))
 		for j := range body.Topics[i].Partitions {
 			asked := &body.Topics[i].Partitions[j]
-			answer.Partitions[j].Partition = asked.Partition
-			tp := cluster.TopicPartition{Topic: answer.Topic, Partition: asked.Partition}
+			tp := cluster.TopicPartition{Topic: body.Topics[i].Topic, Partition: asked.Partition}
 			if !known(image, tp) {
-				answer.Partitions[j].ErrorCode = kerr.UnknownTopicOrPartition.Code
+				answerFor(tp.Topic, tp.Partition, kerr.UnknownTopicOrPartition.Code)
 				continue
 			}
-			codes = append(codes, &answer.Partitions[j].ErrorCode)
-			commit.Offsets = append(commit.Offsets, classic.CommitOffset{
+			offset := classic.CommitOffset{
 				TP: tp, Offset: asked.Offset, LeaderEpoch: asked.LeaderEpoch, Metadata: textOrEmpty(asked.Metadata), Retention: retention,
-			})
+			}
+			if at, twice := committed[tp]; twice { // the last one counts, as in Kafka
+				commit.Offsets[at] = offset
+				continue
+			}
+			committed[tp] = len(commit.Offsets)
+			commit.Offsets = append(commit.Offsets, offset)
+			topic, partition := answerFor(tp.Topic, tp.Partition, 0)
+			places = append(places, place{topic, partition})
 		}
 	}
 	if len(commit.Offsets) == 0 && len(body.Topics) > 0 {
@@ -52,8 +68,8 @@ func (b *Broker) handleOffsetCommit(request *wire.Request) {
 		return
 	}
 	b.groups.Commit(body.Group, commit, func(result classic.CommitResult) {
-		for i, code := range codes {
-			*code = codeOf(result.Errs[i])
+		for i, at := range places {
+			response.Topics[at.topic].Partitions[at.partition].ErrorCode = codeOf(result.Errs[i])
 		}
 		request.Reply(response)
 	})

@@ -26,15 +26,18 @@ func (b *Broker) handleOffsetFetch(request *wire.Request) {
 		return
 	}
 	var partitions []cluster.TopicPartition
-	for i := range body.Topics {
-		for _, partition := range body.Topics[i].Partitions {
-			partitions = append(partitions, cluster.TopicPartition{Topic: body.Topics[i].Topic, Partition: partition})
+	for _, topic := range mergeNumbered(body.Topics, func(topic *kmsg.OffsetFetchRequestTopic) (string, *[]int32) { return topic.Topic, &topic.Partitions }) {
+		for _, partition := range topic.Partitions {
+			partitions = append(partitions, cluster.TopicPartition{Topic: topic.Topic, Partition: partition})
 		}
 	}
 	offsets, err := b.groups.FetchOffsets(body.Group, partitions, request.Version >= 2 && body.Topics == nil)
 	if err != nil {
 		response.ErrorCode = err.Code
-		offsets = failedOffsets(partitions)
+		offsets = nil // the error says it all, but in version 1 it has no place of its own
+		if request.Version < 2 {
+			offsets = failedOffsets(partitions)
+		}
 	}
 	for i := range offsets {
 		if last := len(response.Topics) - 1; last < 0 || response.Topics[last].Topic != offsets[i].TP.Topic {
@@ -53,9 +56,11 @@ func (b *Broker) handleOffsetFetch(request *wire.Request) {
 
 func (b *Broker) fetchGroupOffsets(asked *kmsg.OffsetFetchRequestGroup) kmsg.OffsetFetchResponseGroup {
 	var partitions []cluster.TopicPartition
-	for i := range asked.Topics {
-		for _, partition := range asked.Topics[i].Partitions {
-			partitions = append(partitions, cluster.TopicPartition{Topic: asked.Topics[i].Topic, Partition: partition})
+	for _, topic := range mergeNumbered(asked.Topics, func(topic *kmsg.OffsetFetchRequestGroupTopic) (string, *[]int32) {
+		return topic.Topic, &topic.Partitions
+	}) {
+		for _, partition := range topic.Partitions {
+			partitions = append(partitions, cluster.TopicPartition{Topic: topic.Topic, Partition: partition})
 		}
 	}
 	answer := kmsg.NewOffsetFetchResponseGroup()
@@ -87,4 +92,9 @@ func failedOffsets(partitions []cluster.TopicPartition) []group.FetchedOffset {
 		offsets[i] = group.FetchedOffset{TP: tp, Offset: -1, LeaderEpoch: -1}
 	}
 	return offsets
+}
+
+// mergeNumbered is merged for requests whose partitions are bare numbers.
+func mergeNumbered[T any](topics []T, parts func(*T) (string, *[]int32)) []T {
+	return merged(topics, parts, func(number *int32) int32 { return *number })
 }

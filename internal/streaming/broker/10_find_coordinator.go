@@ -25,6 +25,7 @@ func (b *Broker) registerFindCoordinator() { b.server.Handle(10, 0, 6, b.handleF
 const (
 	groupCoordinator       = 0
 	transactionCoordinator = 1
+	shareCoordinator       = 2 // nobody has one in ZooKeeper mode
 )
 
 // noTransactions is what a client that wants transactions is told.
@@ -55,6 +56,9 @@ func (b *Broker) replyFindCoordinator(request *wire.Request, body *kmsg.FindCoor
 	}
 	found := b.findCoordinator(request, body.CoordinatorType, body.CoordinatorKey)
 	response.ErrorCode, response.ErrorMessage = found.ErrorCode, found.ErrorMessage
+	if found.ErrorCode == 0 {
+		response.ErrorMessage = kmsg.StringPtr("NONE")
+	}
 	response.NodeID, response.Host, response.Port = found.NodeID, found.Host, found.Port
 	request.Reply(response)
 }
@@ -72,6 +76,10 @@ func (b *Broker) findCoordinator(request *wire.Request, kind int8, key string) k
 		return coordinatorError(key, kerr.TransactionalIDAuthorizationFailed, noTransactions)
 	case kind == transactionCoordinator && key != "":
 		return coordinatorError(key, kerr.UnsupportedVersion, noTransactions)
+	case kind == shareCoordinator && request.Version >= 6:
+		answer := coordinatorError(key, kerr.CoordinatorNotAvailable, "")
+		answer.ErrorMessage = kmsg.StringPtr("")
+		return answer
 	default:
 		return coordinatorError(key, kerr.InvalidRequest, "")
 	}
@@ -85,6 +93,7 @@ func (b *Broker) coordinatorAt(request *wire.Request, key string, id cluster.Bro
 	}
 	answer := kmsg.NewFindCoordinatorResponseCoordinator()
 	answer.Key, answer.NodeID, answer.Host, answer.Port = key, int32(id), endpoint.Host, endpoint.Port
+	answer.ErrorMessage = kmsg.StringPtr("")
 	return answer
 }
 

@@ -6,8 +6,7 @@ import (
 	"understudy/internal/streaming/wire"
 )
 
-// DescribeGroups (key 15), versions 0 to 5. v3 authorized operations, which are unknown
-// without an authorizer; v4 instance id. A group that does not exist is Dead, without error.
+// DescribeGroups (key 15), versions 0 to 5. v3 authorized operations; v4 instance id. A group that does not exist is Dead, without error.
 
 func (b *Broker) registerDescribeGroups() { b.server.Handle(15, 0, 5, b.handleDescribeGroups) }
 
@@ -15,7 +14,11 @@ func (b *Broker) handleDescribeGroups(request *wire.Request) {
 	body := request.Body.(*kmsg.DescribeGroupsRequest)
 	response := respond[*kmsg.DescribeGroupsResponse](request)
 	for _, id := range body.Groups {
-		response.Groups = append(response.Groups, b.describeGroup(id))
+		described := b.describeGroup(id)
+		if body.IncludeAuthorizedOperations && described.ErrorCode == 0 {
+			described.AuthorizedOperations = groupOperations
+		}
+		response.Groups = append(response.Groups, described)
 	}
 	request.Reply(response)
 }

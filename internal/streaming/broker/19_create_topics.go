@@ -290,6 +290,7 @@ func (b *Broker) createTopicsResponse(request *wire.Request, body *kmsg.CreateTo
 		answer.Topic = creation.asked.Topic
 		answer.ErrorCode, answer.ErrorMessage = b.code(creation.err), messageOf(creation.err)
 		answer.NumPartitions, answer.ReplicationFactor = -1, -1
+		answer.Configs = []kmsg.CreateTopicsResponseTopicConfig{} // null is for who must not see them
 		if creation.err == nil {
 			answer.NumPartitions, answer.ReplicationFactor = int32(len(creation.topic.Assignment.Partitions)), creation.factor
 			answer.Configs = b.createdConfigs(creation.topic.Config)

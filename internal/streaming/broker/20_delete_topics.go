@@ -42,7 +42,6 @@ func (b *Broker) parseDeletions(request *wire.Request, body *kmsg.DeleteTopicsRe
 	for i := range body.TopicNames {
 		asked = append(asked, kmsg.DeleteTopicsRequestTopic{Topic: &body.TopicNames[i]})
 	}
-	seen := map[string]int{}
 	names := make([]string, len(asked))
 	for i := range asked {
 		answer := kmsg.NewDeleteTopicsResponseTopic()
@@ -50,8 +49,7 @@ func (b *Broker) parseDeletions(request *wire.Request, body *kmsg.DeleteTopicsRe
 		names[i], answer.ErrorCode = resolveDeletion(image, &asked[i])
 		if names[i] != "" {
 			name := names[i]
-			seen[name]++
-			answer.Topic, answer.TopicID = &name, image.TopicID(name)
+			answer.Topic = &name
 		}
 		response.Topics = append(response.Topics, answer)
 	}
@@ -59,7 +57,7 @@ func (b *Broker) parseDeletions(request *wire.Request, body *kmsg.DeleteTopicsRe
 		if name == "" {
 			continue
 		}
-		if err := b.refuseDeletion(request.Version, image, name, seen[name]); err != nil {
+		if err := b.refuseDeletion(request.Version, image, name); err != nil {
 			b.failDeletion(&response.Topics[i], err)
 			names[i] = ""
 		}
@@ -75,8 +73,10 @@ func resolveDeletion(image *metadata.Image, asked *kmsg.DeleteTopicsRequestTopic
 		return "", kerr.InvalidRequest.Code
 	case asked.Topic != nil && *asked.Topic != "":
 		return *asked.Topic, 0
+	case id.IsZero() && asked.Topic == nil:
+		return "", kerr.TopicAuthorizationFailed.Code // that is what Apache's broker makes of it
 	case id.IsZero():
-		return "", kerr.InvalidTopicException.Code
+		return "", kerr.UnknownTopicOrPartition.Code
 	}
 	name, found := image.TopicName(id)
 	if !found {
@@ -85,7 +85,7 @@ func resolveDeletion(image *metadata.Image, asked *kmsg.DeleteTopicsRequestTopic
 	return name, 0
 }
 
-func (b *Broker) refuseDeletion(version int16, image *metadata.Image, name string, times int) error {
+func (b *Broker) refuseDeletion(version int16, image *metadata.Image, name string) error {
 	switch {
 	case !b.controller.Active():
 		return errNotController
@@ -93,8 +93,6 @@ func (b *Broker) refuseDeletion(version int16, image *metadata.Image, name strin
 		return controller.Refuse(kerr.InvalidRequest, "Topic deletion is disabled.")
 	case !b.config.DeleteTopics:
 		return controller.Refuse(kerr.TopicDeletionDisabled, "Topic deletion is disabled.")
-	case times > 1:
-		return controller.Refuse(kerr.InvalidRequest, "Duplicate topic in request.")
 	case image.Topic(name) == nil:
 		return controller.Refuse(kerr.UnknownTopicOrPartition, "This server does not host this topic-partition.")
 	}
@@ -102,7 +100,7 @@ func (b *Broker) refuseDeletion(version int16, image *metadata.Image, name strin
 }
 
 func (b *Broker) failDeletion(answer *kmsg.DeleteTopicsResponseTopic, err error) {
-	answer.ErrorCode, answer.ErrorMessage = b.code(err), messageOf(err)
+	answer.ErrorCode = b.code(err) // the message stays null in Apache's answer, too
 }
 
 func (b *Broker) deleteTopics(ctx context.Context, timeout time.Duration, response *kmsg.DeleteTopicsResponse, names []string) {

@@ -24,6 +24,9 @@ const producerIDWait = time.Second
 func (b *Broker) handleInitProducerID(request *wire.Request) {
 	body := request.Body.(*kmsg.InitProducerIDRequest)
 	switch {
+	case (body.ProducerID == -1) != (body.ProducerEpoch == -1) && request.Version >= 3:
+		b.replyInitProducerID(request, -1, kerr.InvalidRequest)
+		return
 	case body.TransactionalID == nil:
 	case *body.TransactionalID == "":
 		b.replyInitProducerID(request, -1, kerr.InvalidRequest)

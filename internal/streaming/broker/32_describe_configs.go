@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/config"
+	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/controller"
 	"understudy/internal/streaming/wire"
 )
@@ -31,6 +32,9 @@ func (b *Broker) handleDescribeConfigs(request *wire.Request) {
 			answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName
 			entries, err := b.describeResource(ctx, asked)
 			answer.ErrorCode, answer.ErrorMessage = b.code(err), messageOf(err)
+			if err == nil {
+				answer.ErrorMessage = kmsg.StringPtr("")
+			}
 			for j := range entries {
 				if len(asked.ConfigNames) == 0 || slices.Contains(asked.ConfigNames, entries[j].Name) {
 					answer.Configs = append(answer.Configs, describedConfig(body, &entries[j]))
@@ -50,12 +54,16 @@ func (b *Broker) describeResource(ctx context.Context, asked *kmsg.DescribeConfi
 		if asked.ResourceName == "" {
 			return b.describeClusterDefaults(), nil
 		}
-		if id, err := strconv.Atoi(asked.ResourceName); err != nil || int32(id) != int32(b.id) {
+		id, err := strconv.ParseInt(asked.ResourceName, 10, 32)
+		switch {
+		case err != nil:
+			return nil, controller.Refuse(kerr.InvalidRequest, "Broker id must be an integer, but it is: %s", asked.ResourceName)
+		case cluster.BrokerID(id) != b.id:
 			return nil, controller.Refuse(kerr.InvalidRequest, "Unexpected broker id, expected %d or empty string, but received %s", b.id, asked.ResourceName)
 		}
 		return config.DescribeBroker(b.layers()), nil
 	}
-	return nil, controller.Refuse(kerr.InvalidRequest, "Unsupported resource type: %v", asked.ResourceType)
+	return nil, kerr.InvalidRequest
 }
 
 func (b *Broker) describeTopic(ctx context.Context, topic string) ([]config.Entry, error) {
@@ -88,7 +96,6 @@ func describedConfig(body *kmsg.DescribeConfigsRequest, entry *config.Entry) kms
 	described := kmsg.NewDescribeConfigsResponseResourceConfig()
 	described.Name, described.Value = entry.Name, entry.Value
 	described.ReadOnly, described.IsSensitive = entry.ReadOnly, entry.Sensitive
-	described.IsDefault = entry.Source == config.SourceDefault
 	described.Source = kmsg.ConfigSource(entry.Source)
 	described.ConfigType = kmsg.ConfigType(entry.Type)
 	if body.IncludeDocumentation {

@@ -66,8 +66,8 @@ func (b *Broker) alterResource(kind kmsg.ConfigResourceType, name string, valida
 }
 
 func (b *Broker) alterTopicConfig(ctx context.Context, topic string, validateOnly bool, edit func(map[string]string) (map[string]string, error)) error {
-	if err := controller.ValidateTopicName(topic); err != nil {
-		return err
+	if topic == "" {
+		return controller.Refuse(kerr.InvalidRequest, "Default topic resources are not allowed.")
 	}
 	if b.metadata.Image().Topic(topic) == nil {
 		return controller.Refuse(kerr.UnknownTopicOrPartition, "The topic '%s' does not exist.", topic)
@@ -92,7 +92,11 @@ func (b *Broker) alterTopicConfig(ctx context.Context, topic string, validateOnl
 func (b *Broker) alterBrokerConfig(ctx context.Context, name string, validateOnly bool, edit func(map[string]string) (map[string]string, error)) error {
 	id := cluster.NoBroker // the cluster-wide default
 	if name != "" {
-		if number, err := strconv.Atoi(name); err != nil || cluster.BrokerID(number) != b.id {
+		number, err := strconv.ParseInt(name, 10, 32)
+		switch {
+		case err != nil:
+			return controller.Refuse(kerr.InvalidRequest, "Node id must be an integer, but it is: %s", name)
+		case cluster.BrokerID(number) != b.id:
 			return controller.Refuse(kerr.InvalidRequest, "Unexpected broker id, expected %d, but received %s", b.id, name)
 		}
 		id = b.id

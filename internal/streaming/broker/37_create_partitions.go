@@ -28,9 +28,14 @@ func (b *Broker) handleCreatePartitions(request *wire.Request) {
 		timeout := time.Duration(body.TimeoutMillis) * time.Millisecond
 		ctx, cancel := context.WithTimeout(context.Background(), max(timeout, b.config.RequestTimeout))
 		defer cancel()
-		grown := map[string]int32{} // to be awaited: topic and its new count
+		grown := map[string]int32{}   // to be awaited: topic and its new count
+		answered := map[string]bool{} // one answer for each name
 		for i := range body.Topics {
 			asked := &body.Topics[i]
+			if answered[asked.Topic] {
+				continue
+			}
+			answered[asked.Topic] = true
 			err := b.growTopic(ctx, body, asked)
 			if err == nil && !body.ValidateOnly {
 				grown[asked.Topic] = asked.Count

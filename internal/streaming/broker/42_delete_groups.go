@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -16,6 +17,12 @@ func (b *Broker) registerDeleteGroups() { b.server.Handle(42, 0, 2, b.handleDele
 func (b *Broker) handleDeleteGroups(request *wire.Request) {
 	body := request.Body.(*kmsg.DeleteGroupsRequest)
 	response := respond[*kmsg.DeleteGroupsResponse](request)
+	named := map[string]bool{} // one answer for each name, as in Kafka
+	body.Groups = slices.DeleteFunc(body.Groups, func(id string) bool {
+		again := named[id]
+		named[id] = true
+		return again
+	})
 	if len(body.Groups) == 0 {
 		request.Reply(response)
 		return

@@ -19,10 +19,20 @@ import (
 
 func (b *Broker) registerElectLeaders() { b.server.Handle(43, 0, 2, b.handleElectLeaders) }
 
-const electionTypeUnclean = 1
+const (
+	electionTypePreferred = 0
+	electionTypeUnclean   = 1
+)
 
 func (b *Broker) handleElectLeaders(request *wire.Request) {
 	body := request.Body.(*kmsg.ElectLeadersRequest)
+	if body.Version >= 1 && body.ElectionType != electionTypePreferred && body.ElectionType != electionTypeUnclean {
+		response := respond[*kmsg.ElectLeadersResponse](request)
+		response.ErrorCode = kerr.UnknownServerError.Code // Apache's broker fails over the number
+		b.refuseElections(body, response)
+		request.Reply(response)
+		return
+	}
 	b.controller.ElectLeaders(body, func(response *kmsg.ElectLeadersResponse) {
 		if response.ErrorCode != 0 {
 			b.refuseElections(body, response)

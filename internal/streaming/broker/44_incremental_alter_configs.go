@@ -49,7 +49,7 @@ func (b *Broker) editConfig(asked *kmsg.IncrementalAlterConfigsRequestResource, 
 	seen := map[string]bool{}
 	for _, entry := range asked.Configs {
 		if seen[entry.Name] {
-			return nil, controller.Refuse(kerr.InvalidRequest, "Error due to duplicate config keys: %s", entry.Name)
+			return nil, controller.Refuse(kerr.InvalidRequest, "Error due to duplicate config keys")
 		}
 		seen[entry.Name] = true
 		if entry.Op != kmsg.IncrementalAlterConfigOpDelete && entry.Value == nil {

@@ -15,6 +15,15 @@ func (b *Broker) registerAlterPartitionReassignments() {
 }
 
 func (b *Broker) handleAlterPartitionReassignments(request *wire.Request) {
-	b.controller.AlterPartitionReassignments(request.Body.(*kmsg.AlterPartitionAssignmentsRequest),
-		func(response *kmsg.AlterPartitionAssignmentsResponse) { request.Reply(response) })
+	body := request.Body.(*kmsg.AlterPartitionAssignmentsRequest)
+	body.Topics = merged(body.Topics, func(topic *kmsg.AlterPartitionAssignmentsRequestTopic) (string, *[]kmsg.AlterPartitionAssignmentsRequestTopicPartition) {
+		return topic.Topic, &topic.Partitions
+	}, func(partition *kmsg.AlterPartitionAssignmentsRequestTopicPartition) int32 { return partition.Partition })
+	b.controller.AlterPartitionReassignments(body,
+		func(response *kmsg.AlterPartitionAssignmentsResponse) {
+			if response.ErrorCode == 0 && response.ErrorMessage == nil {
+				response.ErrorMessage = kmsg.StringPtr("") // ApiError.NONE says so much
+			}
+			request.Reply(response)
+		})
 }

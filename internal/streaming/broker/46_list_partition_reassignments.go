@@ -14,5 +14,10 @@ func (b *Broker) registerListPartitionReassignments() {
 
 func (b *Broker) handleListPartitionReassignments(request *wire.Request) {
 	b.controller.ListPartitionReassignments(request.Body.(*kmsg.ListPartitionReassignmentsRequest),
-		func(response *kmsg.ListPartitionReassignmentsResponse) { request.Reply(response) })
+		func(response *kmsg.ListPartitionReassignmentsResponse) {
+			if response.ErrorCode == 0 && response.ErrorMessage == nil {
+				response.ErrorMessage = kmsg.StringPtr("") // ApiError.NONE says so much
+			}
+			request.Reply(response)
+		})
 }

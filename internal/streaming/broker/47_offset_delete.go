@@ -34,6 +34,11 @@ func (b *Broker) handleOffsetDelete(request *wire.Request) {
 			partitions, codes = append(partitions, tp), append(codes, &answer.Partitions[j].ErrorCode)
 		}
 	}
+	if body.Group == "" {
+		response.ErrorCode, response.Topics = kerr.InvalidGroupID.Code, nil
+		request.Reply(response)
+		return
+	}
 	b.groups.DeleteOffsets(body.Group, partitions, func(result classic.OffsetDeleteResult) {
 		if response.ErrorCode = codeOf(result.Err); result.Err != nil {
 			response.Topics = nil

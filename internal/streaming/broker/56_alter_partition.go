@@ -13,6 +13,7 @@ import (
 func (b *Broker) registerAlterPartition() { b.server.Handle(56, 0, 3, b.handleAlterPartition) }
 
 func (b *Broker) handleAlterPartition(request *wire.Request) {
-	b.controller.AlterPartition(request.Body.(*kmsg.AlterPartitionRequest),
+	body := request.Body.(*kmsg.AlterPartitionRequest)
+	b.controller.AlterPartition(body,
 		func(response *kmsg.AlterPartitionResponse) { request.Reply(response) })
 }

@@ -33,6 +33,9 @@ func (b *Broker) handleDescribeCluster(request *wire.Request) {
 	image := b.metadata.Image()
 	response.EndpointType = endpointTypeBroker
 	response.ClusterID = b.clusterID
+	if body.IncludeClusterAuthorizedOperations {
+		response.ClusterAuthorizedOperations = clusterOperations
+	}
 	response.ControllerID = int32(image.ControllerID())
 	for i := range image.Brokers() {
 		known := &image.Brokers()[i]

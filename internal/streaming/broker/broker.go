@@ -51,6 +51,7 @@ type Broker struct {
 	groups                *group.Coordinator
 	producerIDs           *producerid.Manager
 	offsetsTopicComplaint complaint
+	features              featuresEpoch
 
 	listeners  []net.Listener
 	advertised []cluster.Endpoint

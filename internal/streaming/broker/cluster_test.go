@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,6 +17,7 @@ import (
 
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/metadata"
+	"understudy/internal/streaming/record"
 )
 
 // consume reads a topic from the start until count records have come.
@@ -219,13 +222,23 @@ func TestRefusals(t *testing.T) {
 	c := newTestCluster(t, 1, map[string]string{"auto.create.topics.enable": "false"})
 	c.createTopic("refusals", 1, 1, nil)
 	client := c.client()
-	produce := func(version, acks int16, topic string, transaction *string) (kmsg.ProduceResponseTopicPartition, error) {
+	c.createTopic("__consumer_offsets", 1, 1, nil)
+	builder := record.NewBuilder(record.DefaultOptions())
+	builder.Append(time.Now().UnixMilli(), nil, []byte("value"))
+	sound, err := builder.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := bytes.Repeat([]byte{1}, 40) // format 1, as far as anybody looks
+	binary.BigEndian.PutUint32(old[8:], uint32(len(old)-12))
+	garbage := []byte("this is not a batch of records, but it is long enough to be looked at as one, header and all")
+	produce := func(version, acks int16, topic string, records []byte, transaction *string) (kmsg.ProduceResponseTopicPartition, error) {
 		request := kmsg.NewPtrProduceRequest()
 		request.SetVersion(version)
 		request.Acks, request.TransactionID, request.TimeoutMillis = acks, transaction, 1000
-		records := kmsg.NewProduceRequestTopicPartition()
-		records.Records = []byte("this is not a batch of records, but it is long enough to be looked at as one, header and all")
-		request.Topics = []kmsg.ProduceRequestTopic{{Topic: topic, Partitions: []kmsg.ProduceRequestTopicPartition{records}}}
+		partition := kmsg.NewProduceRequestTopicPartition()
+		partition.Records = records
+		request.Topics = []kmsg.ProduceRequestTopic{{Topic: topic, Partitions: []kmsg.ProduceRequestTopicPartition{partition}}}
 		response, err := client.Broker(1).Request(t.Context(), pinned{request})
 		if err != nil {
 			return kmsg.ProduceResponseTopicPartition{}, err
@@ -237,18 +250,19 @@ func TestRefusals(t *testing.T) {
 		version     int16
 		acks        int16
 		topic       string
+		records     []byte
 		transaction *string
 		want        []*kerr.Error
 	}{
-		{"old format", 2, 1, "refusals", nil, []*kerr.Error{kerr.UnsupportedForMessageFormat}},
-		{"garbage", 9, 1, "refusals", nil, []*kerr.Error{kerr.CorruptMessage, kerr.InvalidRecord, kerr.UnsupportedForMessageFormat}},
-		{"acks", 9, 7, "refusals", nil, []*kerr.Error{kerr.InvalidRequiredAcks}},
-		{"unknown topic", 9, 1, "nowhere", nil, []*kerr.Error{kerr.UnknownTopicOrPartition}},
-		{"internal topic", 9, 1, "__consumer_offsets", nil, []*kerr.Error{kerr.InvalidTopicException}},
-		{"transaction", 9, -1, "refusals", kmsg.StringPtr("tx"), []*kerr.Error{kerr.TransactionalIDAuthorizationFailed}},
+		{"old format", 2, 1, "refusals", old, nil, []*kerr.Error{kerr.UnsupportedForMessageFormat}},
+		{"garbage", 9, 1, "refusals", garbage, nil, []*kerr.Error{kerr.CorruptMessage, kerr.InvalidRecord, kerr.UnsupportedForMessageFormat}},
+		{"acks", 9, 7, "refusals", sound, nil, []*kerr.Error{kerr.InvalidRequiredAcks}},
+		{"unknown topic", 9, 1, "nowhere", sound, nil, []*kerr.Error{kerr.UnknownTopicOrPartition}},
+		{"internal topic", 9, 1, "__consumer_offsets", sound, nil, []*kerr.Error{kerr.InvalidTopicException}},
+		{"transaction", 9, -1, "refusals", sound, kmsg.StringPtr("tx"), []*kerr.Error{kerr.TransactionalIDAuthorizationFailed}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := produce(test.version, test.acks, test.topic, test.transaction)
+			got, err := produce(test.version, test.acks, test.topic, test.records, test.transaction)
 			if err != nil {
 				t.Fatal(err)
 			}

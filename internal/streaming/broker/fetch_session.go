@@ -200,10 +200,10 @@ func (s *fetchSession) open(body *kmsg.FetchRequest, byID bool, now time.Time) (
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.epoch != body.SessionEpoch:
-		return nil, kerr.InvalidFetchSessionEpoch
 	case s.byID != byID:
 		return nil, kerr.FetchSessionTopicIDError
+	case s.epoch != body.SessionEpoch:
+		return nil, kerr.InvalidFetchSessionEpoch
 	}
 	s.gather(now)
 	s.update(body)
@@ -262,12 +262,13 @@ func (t *fetchSessions) openFull(version int16, body *kmsg.FetchRequest, followe
 		t.remove(body.SessionID)
 	}
 	context := &fetchContext{}
+	body.Topics = mergeFetched(body.Topics)
 	for i := range body.Topics {
 		for j := range body.Topics[i].Partitions {
 			context.partitions = append(context.partitions, newFetchPartition(&body.Topics[i], &body.Topics[i].Partitions[j]))
 		}
 	}
-	if version >= 7 && body.SessionEpoch == initialSessionEpoch && len(context.partitions) > 0 {
+	if version >= 7 && body.SessionEpoch == initialSessionEpoch {
 		context.session = t.add(follower, byID, now)
 	}
 	if context.session != nil {
@@ -281,6 +282,13 @@ func (t *fetchSessions) openFull(version int16, body *kmsg.FetchRequest, followe
 	return context
 }
 
+// mergeFetched: see merged.
+func mergeFetched(topics []kmsg.FetchRequestTopic) []kmsg.FetchRequestTopic {
+	return merged(topics, func(topic *kmsg.FetchRequestTopic) (topicKey, *[]kmsg.FetchRequestTopicPartition) {
+		return topicKey{topic.Topic, topic.TopicID}, &topic.Partitions
+	}, func(partition *kmsg.FetchRequestTopicPartition) int32 { return partition.Partition })
+}
+
 func newFetchPartition(topic *kmsg.FetchRequestTopic, asked *kmsg.FetchRequestTopicPartition) *fetchPartition {
 	p := &fetchPartition{sentHighWatermark: cluster.NoOffset, sentLogStart: cluster.NoOffset}
 	p.part.TP = cluster.TopicPartition{Topic: topic.Topic, Partition: asked.Partition}
@@ -291,9 +299,10 @@ func newFetchPartition(topic *kmsg.FetchRequestTopic, asked *kmsg.FetchRequestTo
 
 // set takes over what a request says about the partition.
 func (p *fetchPartition) set(asked *kmsg.FetchRequestTopicPartition) {
-	p.part.CurrentLeaderEpoch = cluster.LeaderEpoch(asked.CurrentLeaderEpoch)
+	// Any negative epoch is none here (FetchRequest.optionalEpoch).
+	p.part.CurrentLeaderEpoch = max(cluster.LeaderEpoch(asked.CurrentLeaderEpoch), cluster.NoLeaderEpoch)
 	p.part.FetchOffset = cluster.Offset(asked.FetchOffset)
-	p.part.LastFetchedEpoch = cluster.LeaderEpoch(asked.LastFetchedEpoch)
+	p.part.LastFetchedEpoch = max(cluster.LeaderEpoch(asked.LastFetchedEpoch), cluster.NoLeaderEpoch)
 	p.part.LogStartOffset = cluster.Offset(asked.LogStartOffset)
 	p.part.MaxBytes = asked.PartitionMaxBytes
 }

@@ -61,7 +61,7 @@ func TestFetchEncodingAgainstKmsg(t *testing.T) {
 		b := New(Config{Broker: &config.Broker{}})
 		b.metadata.ApplyUpdateMetadata(oneBroker(5))
 		small, large := bytes.Repeat([]byte{7}, 100), bytes.Repeat([]byte{9}, copiedSliceBytes+1)
-		f := &fetch{b: b, version: version, context: &fetchContext{}, request: &wire.Request{Version: version, Listener: "PLAINTEXT"}}
+		f := &fetch{b: b, version: version, context: &fetchContext{}, image: b.metadata.Image(), request: &wire.Request{Version: version, Listener: "PLAINTEXT"}}
 		partition := func(topic string, number int32) *fetchPartition {
 			p := &fetchPartition{}
 			p.part.TP = cluster.TopicPartition{Topic: topic, Partition: number}

@@ -161,7 +161,7 @@ func (c *Core) onControlledShutdown(request *kmsg.ControlledShutdownRequest) {
 		response.ErrorCode = kerr.UnknownServerError.Code
 	case b == nil:
 		response.ErrorCode = kerr.BrokerNotAvailable.Code
-	case request.BrokerEpoch >= 0 && cluster.BrokerEpoch(request.BrokerEpoch) < b.Epoch:
+	case request.BrokerEpoch != int64(cluster.UnknownBrokerEpoch) && cluster.BrokerEpoch(request.BrokerEpoch) < b.Epoch:
 		response.ErrorCode = kerr.StaleBrokerEpoch.Code
 	}
 	if response.ErrorCode != 0 {

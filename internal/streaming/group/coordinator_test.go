@@ -295,8 +295,8 @@ func TestFailedCommitsAndDeletes(t *testing.T) {
 		if code := commit(t, c, "g", simple, 1); code != kerr.CoordinatorNotAvailable || committed(t, c, "g") != -1 {
 			t.Fatalf("got %v", code)
 		}
-		if list, _ := c.List(); len(list) != 0 {
-			t.Errorf("a group of which nothing came is kept: %v", list)
+		if list, _ := c.List(); len(list) != 1 || list[0].State != classic.Empty {
+			t.Errorf("a group of which nothing came stays until the next expiry, as in Kafka: %v", list)
 		}
 		log.fail = nil
 		if code := commit(t, c, "g", simple, 1); code != nil {

@@ -46,6 +46,10 @@ func (c *Coordinator) Join(group string, r *classic.JoinRequest, done func(class
 		fail(code)
 		return
 	}
+	if settings := &c.config.Settings; r.SessionTimeout < settings.MinSessionTimeout || r.SessionTimeout > settings.MaxSessionTimeout {
+		fail(kerr.InvalidSessionTimeout) // before the group is made
+		return
+	}
 	r.Token, r.NewMemberID = answerTo(done), c.newMemberID(r)
 	run := s.withNew
 	if r.MemberID != "" {

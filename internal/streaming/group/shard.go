@@ -144,7 +144,7 @@ func (s *shard) settleLocked(e *entry, out *classic.Effects) {
 	if s.mu.phase != active {
 		return
 	}
-	if e.writes == 0 && (e.group.State() == classic.Dead || e.group.Idle()) {
+	if e.writes == 0 && e.group.State() == classic.Dead {
 		if s.mu.groups[e.group.ID()] == e {
 			delete(s.mu.groups, e.group.ID())
 		}

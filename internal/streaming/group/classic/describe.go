@@ -46,9 +46,3 @@ func (g *Group) Abandon(code *kerr.Error, out *Effects) {
 	}
 	g.state = Dead
 }
-
-// Idle reports whether nothing would be lost with the group: it was made for a request and
-// nothing came of it.
-func (g *Group) Idle() bool {
-	return g.state == Empty && g.generation == 0 && len(g.offsets) == 0 && len(g.commits) == 0 && len(g.pending) == 0
-}

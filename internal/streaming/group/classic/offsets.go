@@ -217,12 +217,15 @@ func (g *Group) DeleteOffsets(r *OffsetDeleteRequest, out *Effects) {
 	// was acknowledged must not be gone.
 	g.nextSeq++
 	seq := g.nextSeq
-	out.write(Write{Records: tombstones(g.id, doomed), Acknowledged: true, complete: func(_ time.Time, err error, out *Effects) {
+	out.write(Write{Records: tombstones(g.id, doomed), Acknowledged: true, complete: func(now time.Time, err error, out *Effects) {
 		result.Err = groupWriteError(err)
 		for _, tp := range doomed {
 			if offset := g.offsets[tp]; result.Err == nil && offset != nil && offset.seq < seq {
 				delete(g.offsets, tp)
 			}
+		}
+		if result.Err == nil {
+			g.end(nil, now, out) // an empty group goes with its last offset, as in Kafka
 		}
 		out.reply(r.Token, result)
 	}})
@@ -314,7 +317,7 @@ func (g *Group) PartitionsDeleted(gone func(TopicPartition) bool, now time.Time,
 // end forgets offsets, and the group itself if that was all.
 func (g *Group) end(doomed []TopicPartition, now time.Time, out *Effects) {
 	records := g.forget(doomed)
-	if g.state == Empty && len(g.offsets) == 0 && len(g.commits) == 0 && len(g.pending) == 0 {
+	if g.state == Empty && len(g.offsets) == 0 && len(g.commits) == 0 { // ids given out do not hold it, as in Kafka
 		g.transition(Dead, now)
 		if g.generation > 0 {
 			records = append(records, Record{Key: encodeGroupKey(g.id)})
