@@ -114,14 +114,20 @@ func verifyKafka(ctx context.Context, options kafka.Options, phase, file string,
 
 // beginKafka starts a history, or goes on with the one in the file.
 func beginKafka(ctx context.Context, options kafka.Options, phase, file string) (*kafka.Run, error) {
-	if phase != phaseAll {
-		history, err := kafka.ReadHistory(file)
-		if err == nil {
-			return kafka.Continue(history, options)
-		}
-		if phase == phaseCheck || !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
+	if phase == phaseAll {
+		return kafka.Start(ctx, options)
 	}
-	return kafka.Start(ctx, options)
+	kept, err := os.Open(file)
+	if phase == phaseWrite && errors.Is(err, os.ErrNotExist) {
+		return kafka.Start(ctx, options)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--history: %w", err)
+	}
+	defer kept.Close()
+	history, err := kafka.ReadHistory(kept)
+	if err != nil {
+		return nil, fmt.Errorf("--history %s: %w", file, err)
+	}
+	return kafka.Continue(history, options)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -78,9 +79,14 @@ func verifyZooKeeper(ctx context.Context, options zookeeper.Options, file string
 }
 
 func recheckZooKeeper(path string, verdict *verdict) error {
-	history, err := zookeeper.ReadHistory(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return err
+	}
+	defer file.Close()
+	history, err := zookeeper.ReadHistory(file)
+	if err != nil {
+		return fmt.Errorf("--history %s: %w", path, err)
 	}
 	return verdict.give(zookeeper.Check(history, checkBound), "zookeeper", path, nil)
 }

@@ -64,54 +64,34 @@ func WriteHistory[E any](path string, header Header, entries []E) error {
 	return os.Rename(partial, path)
 }
 
-// ReadHeader reads only a history's first line.
-func ReadHeader(path string) (Header, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return Header{}, fmt.Errorf("read the history: %w", err)
-	}
-	defer file.Close()
-	return decodeHeader(path, lines(file))
-}
-
 // ReadHistory reads what WriteHistory wrote. kind is the kind of history that is wanted.
-func ReadHistory[E any](path, kind string) (Header, []E, error) {
-	file, err := os.Open(path)
+func ReadHistory[E any](r io.Reader, kind string) (Header, []E, error) {
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(nil, lineBytesMax)
+	header, err := decodeHeader(scanner)
 	if err != nil {
-		return Header{}, nil, fmt.Errorf("read the history: %w", err)
-	}
-	defer file.Close()
-	scanner := lines(file)
-	header, err := decodeHeader(path, scanner)
-	if err != nil {
-		return header, nil, err
+		return header, nil, fmt.Errorf("read a history: line 1: %w", err)
 	}
 	if header.History != kind {
-		return header, nil, fmt.Errorf("%s is a history of %s, not of %s", path, header.History, kind)
+		return header, nil, fmt.Errorf("this is a history of %s, not of %s", header.History, kind)
 	}
 	entries, err := decodeEntries[E](scanner)
 	if err != nil {
-		return header, nil, fmt.Errorf("read the history %s: %w", path, err)
+		return header, nil, fmt.Errorf("read a history: %w", err)
 	}
 	return header, entries, nil
 }
 
-func lines(r io.Reader) *bufio.Scanner {
-	scanner := bufio.NewScanner(r)
-	scanner.Buffer(nil, lineBytesMax)
-	return scanner
-}
-
-func decodeHeader(path string, scanner *bufio.Scanner) (Header, error) {
+func decodeHeader(scanner *bufio.Scanner) (Header, error) {
 	var header Header
 	if !scanner.Scan() {
-		return header, fmt.Errorf("read the history %s: no first line: %w", path, errors.Join(scanner.Err(), io.ErrUnexpectedEOF))
+		return header, errors.Join(scanner.Err(), io.ErrUnexpectedEOF)
 	}
 	if err := json.Unmarshal(scanner.Bytes(), &header); err != nil {
-		return header, fmt.Errorf("read the history %s: line 1: %w", path, err)
+		return header, err
 	}
 	if header.Version != historyVersion {
-		return header, fmt.Errorf("the history %s has version %d of the format, this program reads version %d", path, header.Version, historyVersion)
+		return header, fmt.Errorf("it has version %d of the format, this program reads version %d", header.Version, historyVersion)
 	}
 	return header, nil
 }

@@ -19,31 +19,29 @@ func TestAHistoryIsReadAsItWasWritten(t *testing.T) {
 	if err := WriteHistory(path, Header{History: "kafka", Servers: []string{"x:1"}, Seed: 7}, entries); err != nil {
 		t.Fatal(err)
 	}
-	header, got, err := ReadHistory[line](path, "kafka")
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	header, got, err := ReadHistory[line](file, "kafka")
 	if err != nil || header.Seed != 7 || !reflect.DeepEqual(got, entries) {
 		t.Fatalf("%+v, %+v, %v", header, got, err)
 	}
 	if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
 		t.Fatalf("left behind: %v", left)
 	}
-	if header, err := ReadHeader(path); err != nil || header.History != "kafka" {
-		t.Fatalf("%+v, %v", header, err)
-	}
 }
 
 func TestWhatIsNoHistoryIsRefused(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
-		{"", "no first line"},
+		{"", "unexpected EOF"},
 		{"{", "line 1"},
 		{`{"history":"kafka","version":9}`, "version 9"},
 		{`{"history":"zookeeper","version":1}`, "a history of zookeeper"},
 		{`{"history":"kafka","version":1}` + "\n{", "line 2"},
 	} {
-		path := filepath.Join(t.TempDir(), "history.jsonl")
-		if err := os.WriteFile(path, []byte(test.text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := ReadHistory[line](path, "kafka"); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, _, err := ReadHistory[line](strings.NewReader(test.text), "kafka"); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: %v", test.text, err)
 		}
 	}

@@ -111,7 +111,7 @@ func (r *Run) consumeAssigned(ctx context.Context, name string) {
 func (r *Run) notePolls(kind, client, consumer string, fetches kgo.Fetches) {
 	fetches.EachError(func(topic string, partition int32, err error) {
 		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-			r.add(&Entry{Kind: kindTrouble, Client: client, Partition: partitionName(topic, partition), Text: err.Error()})
+			r.add(&Entry{Kind: kindTrouble, Client: client, Text: fmt.Sprintf("%s: %v", partitionName(topic, partition), err)})
 		}
 	})
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {

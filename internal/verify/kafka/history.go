@@ -3,6 +3,7 @@ package kafka
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 
@@ -77,18 +78,22 @@ func (h *History) Write(path string) error {
 }
 
 // ReadHistory reads what Write wrote.
-func ReadHistory(path string) (*History, error) {
-	header, entries, err := verify.ReadHistory[Entry](path, "kafka")
+func ReadHistory(r io.Reader) (*History, error) {
+	header, entries, err := verify.ReadHistory[Entry](r, "kafka")
 	if err != nil {
 		return nil, err
 	}
 	h := &History{Header: header, Entries: entries}
 	if err := json.Unmarshal(header.Setting, &h.Setting); err != nil {
-		return nil, fmt.Errorf("read the history %s: its setting: %w", path, err)
+		return nil, fmt.Errorf("read a history: its setting: %w", err)
 	}
 	for i := range entries {
-		if len(entries[i].Offsets) != len(entries[i].Values) {
-			return nil, fmt.Errorf("read the history %s: entry %d has %d offsets and %d values", path, i, len(entries[i].Offsets), len(entries[i].Values))
+		e := &entries[i]
+		if len(e.Offsets) != len(e.Values) {
+			return nil, fmt.Errorf("read a history: entry %d has %d offsets and %d values", i, len(e.Offsets), len(e.Values))
+		}
+		if e.Partition == "" && e.Kind != kindTrouble {
+			return nil, fmt.Errorf("read a history: entry %d, a %s, names no partition", i, e.Kind)
 		}
 	}
 	return h, nil

@@ -2,7 +2,6 @@ package zookeeper
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"understudy/internal/verify"
@@ -133,15 +132,4 @@ func checkLeft(entries []Entry, creations map[string]*Entry, report *verify.Repo
 			report.Add(ruleEphemeralGhost, path, "an ephemeral has outlived its session by more than its timeout", shown...)
 		}
 	}
-}
-
-// isObject reports whether a path is an object's znode, and which object's and which of its
-// znodes.
-func isObject(path string) (object string, letter int, ok bool) {
-	slash := strings.LastIndexByte(path, '/')
-	if !strings.HasPrefix(path, "/d") || slash <= 0 || slash+2 > len(path)-1 {
-		return "", 0, false
-	}
-	letter = int(path[slash+1]) - int('a')
-	return path[slash+2:], letter, letter >= 0 && letter < len(letters)
 }

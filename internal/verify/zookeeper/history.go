@@ -1,7 +1,9 @@
 package zookeeper
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,15 +131,15 @@ func (h *History) Write(path string) error {
 }
 
 // ReadHistory reads what Write wrote.
-func ReadHistory(path string) (*History, error) {
-	header, entries, err := verify.ReadHistory[Entry](path, "zookeeper")
+func ReadHistory(r io.Reader) (*History, error) {
+	header, entries, err := verify.ReadHistory[Entry](r, "zookeeper")
 	if err != nil {
 		return nil, err
 	}
 	h := &History{Header: header}
 	for _, entry := range entries {
-		if entry.Client < 0 || entry.Client > len(entries) {
-			return nil, fmt.Errorf("the history %s has an entry of client %d", path, entry.Client)
+		if err := entry.check(len(entries)); err != nil {
+			return nil, fmt.Errorf("read a history: entry %d of client %d: %w", entry.N, entry.Client, err)
 		}
 		for entry.Client >= len(h.Clients) {
 			h.Clients = append(h.Clients, nil)
@@ -148,6 +150,19 @@ func ReadHistory(path string) (*History, error) {
 		slices.SortStableFunc(entries, func(a, b Entry) int { return a.N - b.N })
 	}
 	return h, nil
+}
+
+// check refuses what no recording writes and the checks rely on.
+func (e *Entry) check(clients int) error {
+	switch {
+	case e.Client < 0 || e.Client > clients:
+		return errors.New("there are not that many clients")
+	case e.Kind == kindOp && e.Session == 0:
+		return errors.New("an operation without a session")
+	case e.Kind == kindOp && e.Outcome == outcomeOK && e.Stat == nil && (e.Name == opGetData || e.Name == opExists || e.Name == opChildren):
+		return errors.New("a reading without a stat")
+	}
+	return nil
 }
 
 // each calls visit for every operation.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -125,22 +126,48 @@ func statsFit(to *object, e *Entry) bool {
 	return fits(&e.Request, e.Stat)
 }
 
+// isObject reports whether a path is an object's znode: which object's, and which of its znodes.
+func isObject(path string) (object string, letter int, ok bool) {
+	slash := strings.LastIndexByte(path, '/')
+	if !strings.HasPrefix(path, "/d") || slash <= 0 || len(path) < slash+3 {
+		return "", 0, false
+	}
+	letter = slices.Index(letters, path[slash+1:slash+2])
+	if letter < 0 {
+		return "", 0, false
+	}
+	return path[slash+2:], letter, true
+}
+
 // objectOf is the object that an operation works on, "" if none or not to be judged here: a
 // reading without a sync may be old.
 func objectOf(e *Entry) string {
-	path := e.Path
-	if e.Name == opMulti && len(e.Ops) > 0 {
-		path = e.Ops[0].Path
-	}
-	object, _, ok := isObject(path)
-	if !ok || !e.write() && (e.SyncAt == 0 || e.Outcome != outcomeOK && e.Outcome != outcomeNoNode) {
+	switch e.Name {
+	case opGetData, opExists:
+		if e.SyncAt == 0 || e.Outcome != outcomeOK && e.Outcome != outcomeNoNode {
+			return ""
+		}
+	case opCreate, opDelete, opSetData:
+	case opMulti:
+		return commonObject(e.Ops)
+	default:
 		return ""
 	}
-	switch e.Name {
-	case opCreate, opDelete, opSetData, opMulti, opGetData, opExists:
-		return object
+	object, _, _ := isObject(e.Path)
+	return object
+}
+
+// commonObject is the object that all of a multi's operations work on, "" if there is none.
+func commonObject(ops []Request) string {
+	common := ""
+	for i := range ops {
+		object, _, ok := isObject(ops[i].Path)
+		if !ok || i > 0 && object != common || len(ops[i].Ops) > 0 {
+			return ""
+		}
+		common = object
 	}
-	return ""
+	return common
 }
 
 // checkLinearizable searches a linearization of each object's operations.
@@ -216,15 +243,15 @@ func reportIllegal(object string, operations []porcupine.Operation, info *porcup
 	for _, operation := range longest[max(0, len(longest)-illegalShown/2):] {
 		shown = append(shown, "in order: "+operation.Input.(*Entry).String())
 	}
-	state := object3(longest)
+	state := describe(longest)
 	for _, operation := range rest[:min(illegalShown, len(rest))] {
 		shown = append(shown, "cannot follow: "+operation.Input.(*Entry).String())
 	}
 	report.Add(ruleLinearizable, "object "+object, fmt.Sprintf("no order of its %d operations explains all answers; the longest attempt places %d and ends in %s", len(operations), len(longest), state), shown...)
 }
 
-// object3 describes the state that an attempt ends in.
-func object3(attempt []porcupine.Operation) string {
+// describe tells the state that an attempt ends in.
+func describe(attempt []porcupine.Operation) string {
 	var state object
 	for i := range attempt {
 		state, _ = step(state, attempt[i].Input.(*Entry))
