@@ -95,7 +95,7 @@ func (c *commits) finish(ctx context.Context) error {
 	defer c.client.Close()
 	c.stop()
 	c.done.Wait()
-	var last error
+	last := context.Cause(ctx)
 	for ask := 0; ctx.Err() == nil; ask++ {
 		coordinator, err := c.find(ctx, c.ids[ask%len(c.ids)])
 		if err == nil {

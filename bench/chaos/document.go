@@ -125,7 +125,9 @@ func (r *result) short() string {
 	case r.excused != "":
 		word = "loses"
 	case r.helped:
-		word = "ok, helped"
+		word = "ok, emptied"
+	case r.restarted:
+		word = "ok, restarted"
 	}
 	if !r.measured {
 		return word

@@ -27,6 +27,8 @@ type fault struct {
 	after func(context.Context, *stage) error
 	// losesAll tells why acknowledged records may be gone when it strikes all at once.
 	losesAll string
+	mayEnd   bool // servers may end by themselves, and are started again then
+	damages  bool // files: a server may refuse to start, and is emptied then
 }
 
 // need is what a fault takes beyond two processes and a signal.
@@ -49,10 +51,12 @@ func (f *fault) senseless(r *role) string {
 }
 
 // strikeEach does the same to every victim at once.
-func (s *stage) strikeEach(do func(*fleet.Node) error) error {
-	errs := make([]error, len(s.victims))
+func (s *stage) strikeEach(do func(*fleet.Node) error) error { return inParallel(s.victims, do) }
+
+func inParallel(nodes []*fleet.Node, do func(*fleet.Node) error) error {
+	errs := make([]error, len(nodes))
 	var wait sync.WaitGroup
-	for i, node := range s.victims {
+	for i, node := range nodes {
 		wait.Go(func() { errs[i] = do(node) })
 	}
 	wait.Wait()
@@ -116,7 +120,7 @@ const (
 	pauseHold = 4500 * time.Millisecond
 )
 
-var faults = slices.Concat(processFaults, networkFaults)
+var faults = slices.Concat(processFaults, networkFaults, clockFaults, diskFaults, damageFaults())
 
 var processFaults = []*fault{
 	{

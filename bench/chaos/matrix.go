@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"understudy/internal/fleet"
@@ -22,6 +23,8 @@ type matrix struct {
 	took    time.Duration
 	dir     string
 	plain   string // the program
+	hooked  string // the same with the tag chaos; "" if no cell needs it
+	noClock error  // why the hooked program's clock cannot jump
 	network *network
 	results []*result
 }
@@ -42,7 +45,8 @@ type result struct {
 	refused    []string // servers that refused to start, with what they said
 	said       []string // what the damaged servers said of the damage
 	excused    string   // why what was lost is no violation, and how much it was
-	helped     bool     // a server had to be given an empty directory, or a start
+	helped     bool     // a server had to be given an empty directory
+	restarted  bool     // a server ended by itself and had to be started
 	notes      []string
 	violations []string
 }
@@ -69,6 +73,13 @@ func (m *matrix) run(ctx context.Context, cells []cell) (failed int, err error) 
 		}
 		defer m.network.close()
 	}
+	if slices.ContainsFunc(cells, func(c cell) bool { return c.fault.needs&(hook|unsyncedHook|clockHook) != 0 }) {
+		var remove func()
+		if m.hooked, remove, m.noClock = buildHooked(ctx, dir); m.hooked == "" {
+			return 0, m.noClock
+		}
+		defer remove()
+	}
 	fmt.Printf("%s\nseed %d\n", surroundings(), m.seed)
 	for _, c := range cells {
 		if ctx.Err() != nil {
@@ -94,6 +105,9 @@ func (m *matrix) missing(needs need) string {
 		if why := privileged(); why != "" {
 			return why
 		}
+	}
+	if needs&clockHook != 0 && m.noClock != nil {
+		return m.noClock.Error()
 	}
 	return ""
 }
@@ -124,7 +138,17 @@ func (m *matrix) cell(ctx context.Context, c cell) *result {
 	if err := m.act(ctx, s, r); err != nil {
 		r.violation("%v", err)
 	}
+	r.said = append(r.said, s.quotes()...)
 	r.notes = append(r.notes, s.notes...)
+	if s.revived > 0 && !c.fault.mayEnd {
+		r.violation("%d servers ended by themselves", s.revived)
+	}
+	r.restarted = s.revived > 0
+	for _, texts := range [][]string{r.refused, r.said, r.notes, r.violations} {
+		for i := range texts {
+			texts[i] = strings.ReplaceAll(texts[i], s.dir+"/", "…/")
+		}
+	}
 	return r
 }
 
@@ -137,6 +161,9 @@ func hash(text string) (sum uint64) {
 
 func (m *matrix) setUp(ctx context.Context, s *stage, c cell) error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return err
+	}
+	if err := s.dataDirs(ctx, c.fault); err != nil {
 		return err
 	}
 	options := fleet.Options{
@@ -169,10 +196,14 @@ func sleep(ctx context.Context, length time.Duration) error {
 // program says how a server is run for a fault.
 func (m *matrix) program(role string, s *stage, f *fault) func(id int) *fleet.Program {
 	return func(id int) *fleet.Program {
-		program := *fleet.Understudy(m.plain, "")
+		binary := m.plain
+		if f.needs&(hook|unsyncedHook|clockHook) != 0 {
+			binary = m.hooked
+		}
+		program := *fleet.Understudy(binary, "")
 		inner := program.Command
 		program.Command = func(role, config string) []string {
-			command := inner(role, config)
+			command := append(append([]string{"env"}, s.environment(role, id, f)...), inner(role, config)...)
 			if f.needs&namespaces != 0 {
 				command = s.network.inside(role, id, command)
 			}
@@ -204,14 +235,17 @@ func (m *matrix) act(ctx context.Context, s *stage, r *result) error {
 		return struck, time.Now(), ended
 	})
 	r.produce, r.commit, r.write, r.measured = outcome.Gap, s.commits.gap.end(), s.writers.gap.end(), true
-	if len(r.refused) > 0 && ended != nil {
-		return ended
+	if errors.Is(ended, errAllRefuse) {
+		return nil // nothing can be read, and nothing wrong is
 	}
 	if err != nil {
 		return err
 	}
 	return m.account(ctx, s, r)
 }
+
+// errAllRefuse ends a cell in which every server that has a kind of file refuses to start.
+var errAllRefuse = errors.New("all servers refuse to start")
 
 // episode is the fault from the strike until all is well again.
 func (m *matrix) episode(ctx context.Context, s *stage, r *result) error {
@@ -223,7 +257,9 @@ func (m *matrix) episode(ctx context.Context, s *stage, r *result) error {
 	}
 	if r.fault.mend != nil {
 		if err := r.fault.mend(ctx, s); err != nil {
-			return fmt.Errorf("mend: %w", err)
+			if err = m.refused(ctx, s, r, err); err != nil {
+				return fmt.Errorf("mend: %w", err)
+			}
 		}
 	}
 	if err := s.settled(ctx, true); err != nil {
@@ -238,32 +274,49 @@ func (m *matrix) episode(ctx context.Context, s *stage, r *result) error {
 	return s.settled(ctx, true)
 }
 
+// refused deals with servers that do not start: with damaged files that is a result, and the
+// operator's remedy is an empty directory as long as somebody else has the data.
+func (m *matrix) refused(ctx context.Context, s *stage, r *result, err error) error {
+	var one *refusal
+	if !r.fault.damages || !errors.As(err, &one) {
+		return err
+	}
+	for _, node := range s.victims {
+		if node.Process() != nil {
+			continue
+		}
+		line := lastComplaint(s.said(node))
+		for _, d := range s.damaged {
+			if said := lineWith(s.said(node), filepath.Base(d.path)); d.node == node && said != "" {
+				line = said
+			}
+		}
+		r.refused = append(r.refused, node.Name+": "+line)
+		if len(s.victims) > 1 {
+			continue
+		}
+		r.helped = true
+		s.note("%s was given an empty directory", node.Name)
+		if err := s.remedy(ctx, node); err != nil {
+			return err
+		}
+	}
+	if len(s.victims) > 1 {
+		return errAllRefuse
+	}
+	return nil
+}
+
 // account ends the load and reads everything back.
 func (m *matrix) account(ctx context.Context, s *stage, r *result) error {
-	ctx, cancel := context.WithTimeout(ctx, finishBound)
-	defer cancel()
 	s.probe.Close()
 	s.probe = nil
-	account, err := s.load.Finish(ctx)
-	if err != nil {
-		r.violation("the producer: %v", err)
-	}
-	if !account.Clean() {
-		r.violation("read while it ran: %d lost, %d doubled, %d out of order, %d with other bytes: %v", account.Lost, account.Doubled, account.Reordered, account.Corrupted, account.Examples)
-	}
-	s.load.Ledger().Forget()
-	if _, err := s.load.ReadBack(ctx); err != nil {
-		r.violation("%v", err)
-	}
-	r.account = s.load.Ledger().Account()
-	if !r.account.Clean() {
-		r.violation("read back: %d lost, %d doubled, %d out of order, %d with other bytes: %v", r.account.Lost, r.account.Doubled, r.account.Reordered, r.account.Corrupted, r.account.Examples)
-	}
-	if err := s.commits.finish(ctx); err != nil {
-		r.violation("%v", err)
-	}
-	r.commits, r.violations = s.commits.count, append(r.violations, s.commits.findings...)
-	writes, findings, err := s.writers.finish(ctx, s.fleet.Coordinators)
+	excusable := r.fault.losesAll != "" && r.role.kind == both
+	m.accountRecords(ctx, s, r, excusable)
+	m.accountCommits(ctx, s, r, excusable)
+	bounded, cancel := context.WithTimeout(ctx, finishBound)
+	defer cancel()
+	writes, findings, err := s.writers.finish(bounded, s.fleet.Coordinators)
 	if err != nil {
 		r.violation("%v", err)
 	}
@@ -271,12 +324,63 @@ func (m *matrix) account(ctx context.Context, s *stage, r *result) error {
 	return m.compareReplicas(ctx, s, r)
 }
 
+func (m *matrix) accountRecords(ctx context.Context, s *stage, r *result, excusable bool) {
+	bound := finishBound
+	if excusable {
+		bound = 5 * time.Second // what is gone is not waited for
+	}
+	finishing, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	seen, err := s.load.Finish(finishing)
+	if err != nil {
+		r.violation("the producer: %v", err)
+	}
+	if !seen.Clean() && !excusable { // what was read before it was gone may stand elsewhere now
+		r.violation("read while it ran: %s", tell(seen))
+	}
+	s.load.Ledger().Forget()
+	reading, cancel := context.WithTimeout(ctx, finishBound)
+	defer cancel()
+	if _, err := s.load.ReadBack(reading); err != nil {
+		r.violation("%v", err)
+	}
+	r.account = s.load.Ledger().Account()
+	switch only := r.account; {
+	case only.Clean():
+	case excusable && only.Doubled+only.Reordered+only.Corrupted == 0:
+		r.excused = fmt.Sprintf("%s: %d of %d acknowledged records are gone.", r.fault.losesAll, only.Lost, only.Acknowledged)
+	default:
+		r.violation("read back: %s", tell(only))
+	}
+}
+
+func tell(account trial.Account) string {
+	return fmt.Sprintf("%d lost, %d doubled, %d out of order, %d with other bytes or elsewhere; for example %s", account.Lost, account.Doubled, account.Reordered, account.Corrupted,
+		strings.Join(account.Examples[:min(3, len(account.Examples))], "; "))
+}
+
+func (m *matrix) accountCommits(ctx context.Context, s *stage, r *result, excusable bool) {
+	ctx, cancel := context.WithTimeout(ctx, finishBound)
+	defer cancel()
+	if err := s.commits.finish(ctx); err != nil {
+		r.violation("%v", err)
+	}
+	r.commits = s.commits.count
+	if findings := s.commits.findings; excusable && len(findings) > 0 {
+		r.excused += " Committed offsets: " + findings[0] + "."
+	} else {
+		r.violations = append(r.violations, findings...)
+	}
+}
+
 // compareReplicas stops the servers and compares their files.
 func (m *matrix) compareReplicas(ctx context.Context, s *stage, r *result) error {
-	if err := s.fleet.Stop(ctx); err != nil {
+	bounded, cancel := context.WithTimeout(ctx, finishBound)
+	defer cancel()
+	if err := s.fleet.Stop(bounded); err != nil {
 		return err
 	}
 	differences, err := compareLogs(s.fleet.Brokers, loadTopic, loadPartitions)
 	r.violations = append(r.violations, differences...)
-	return errors.Join(err)
+	return err
 }

@@ -31,7 +31,7 @@ const (
 
 	stageBound  = 60 * time.Second // to set a cell up
 	settleBound = 45 * time.Second // until all is well again after the fault
-	finishBound = 30 * time.Second // to read everything back
+	finishBound = 15 * time.Second // for each step of reading everything back
 )
 
 // stage is a cluster under load.
@@ -48,8 +48,10 @@ type stage struct {
 	victims []*fleet.Node
 	logAt   map[string]int64
 	// damage is what was done to files, for the report.
-	damage []damage
-	notes  []string
+	damaged []damage
+	mounted []string // file systems of this cell's own
+	notes   []string
+	revived int // servers that ended by themselves and were started again
 }
 
 func (s *stage) note(format string, args ...any) {
@@ -289,8 +291,10 @@ func (s *stage) unsettled(ctx context.Context, began time.Time) string {
 	return ""
 }
 
-// revive starts the servers that ended by themselves.
+// revive starts the servers that ended by themselves, all at once: a coordinator alone is not
+// ready.
 func (s *stage) revive(ctx context.Context) error {
+	var ended []*fleet.Node
 	for _, node := range s.nodes() {
 		process := node.Process()
 		if process == nil {
@@ -298,16 +302,19 @@ func (s *stage) revive(ctx context.Context) error {
 		}
 		select {
 		case <-process.Exited():
+			node.Kill() // forgets the process
+			s.note("%s ended by itself (%v): %s", node.Name, process.ExitError(), lastComplaint(s.said(node)))
+			ended = append(ended, node)
 		default:
-			continue
 		}
-		node.Kill() // forgets the process
-		s.note("%s ended by itself (%v); started again", node.Name, process.ExitError())
+	}
+	s.revived += len(ended)
+	return inParallel(ended, func(node *fleet.Node) error {
 		if err := node.Start(ctx); err != nil {
 			return fmt.Errorf("%s ended by itself and does not start: %w", node.Name, err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (s *stage) nodes() []*fleet.Node { return slices.Concat(s.fleet.Coordinators, s.fleet.Brokers) }
@@ -350,4 +357,5 @@ func (s *stage) close() {
 		}
 		s.fleet.KillAll()
 	}
+	s.unmount()
 }

@@ -87,7 +87,7 @@ func (w *writer) write(ctx context.Context, client *zkclient.Client) {
 	for ctx.Err() == nil {
 		number := w.sent
 		w.sent++
-		result := client.Do(ctx, zkclient.Create(nodeName(w.parent, number), []byte(strconv.Itoa(number)), zkclient.Persistent))
+		result := w.create(ctx, client, number)
 		switch {
 		case result.Err == nil:
 			w.acknowledged = append(w.acknowledged, number)
@@ -102,6 +102,14 @@ func (w *writer) write(ctx context.Context, client *zkclient.Client) {
 		case <-time.After(writeEvery):
 		}
 	}
+}
+
+// create writes one znode. It waits for the answer even when the writers are stopped, so that
+// nothing is written behind the reader's back.
+func (w *writer) create(ctx context.Context, client *zkclient.Client, number int) zkclient.Result {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleBound)
+	defer cancel()
+	return client.Do(ctx, zkclient.Create(nodeName(w.parent, number), []byte(strconv.Itoa(number)), zkclient.Persistent))
 }
 
 func nodeName(parent string, number int) string { return fmt.Sprintf("%s/n%08d", parent, number) }

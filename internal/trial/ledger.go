@@ -116,7 +116,7 @@ func (l *Ledger) oddity(text string) {
 }
 
 // Forget drops every reading, so that what is read from now on must be complete by itself:
-// a record that was read once may have gone since. Odd readings stay in the account.
+// a record that was read once may have gone since. An account of before is lost with them.
 func (l *Ledger) Forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,6 +124,7 @@ func (l *Ledger) Forget() {
 		l.records[i].read = false
 	}
 	l.sightsOf, l.sighted = map[int32]map[int64]int{}, 0
+	l.strange, l.corrupt = nil, 0
 }
 
 // Outstanding counts acknowledged records that were not read yet.

@@ -2,6 +2,21 @@ package trial
 
 import "testing"
 
+func TestLedgerForgetsReadings(t *testing.T) {
+	ledger := NewLedger()
+	for n := range 2 {
+		ledger.Send([]byte{byte(n)})
+		ledger.Acknowledge(n, 0, int64(n))
+		ledger.Read(n, []byte{byte(n)}, 0, int64(n))
+	}
+	ledger.Read(0, []byte{7}, 0, 1)
+	ledger.Forget()
+	ledger.Read(1, []byte{1}, 0, 1)
+	if got := ledger.Account(); got.Acknowledged != 2 || got.Read != 1 || got.Lost != 1 || got.Corrupted != 0 {
+		t.Errorf("after Forget and one reading: %+v", got)
+	}
+}
+
 func TestLedgerFindsWhatIsWrong(t *testing.T) {
 	value := func(n int) []byte { return []byte{byte(n)} }
 	send := func(l *Ledger, count int) {

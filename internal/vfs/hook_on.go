@@ -86,18 +86,24 @@ func hook(fsys FS) FS {
 	})
 }
 
-// obey reads the orders until the process ends.
+// obey reads the orders until the process ends, and reports beside them what it has taken, and
+// what time that makes it.
 func obey(path string, orders *atomic.Pointer[Orders]) {
+	var taken Orders
+	reported := false
 	for ; ; time.Sleep(ordersEvery) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			continue // no orders yet
 		}
 		var read Orders
-		if json.Unmarshal(text, &read) != nil {
-			continue // half written
+		if json.Unmarshal(text, &read) != nil || read == taken && reported {
+			continue
 		}
+		taken, reported = read, true
 		orders.Store(&read)
 		clockShift = read.ClockSeconds
+		report, _ := json.Marshal(map[string]any{"orders": read, "now": time.Now().Unix()}) // cannot fail
+		_ = os.WriteFile(path+".obeyed", report, osFileMode)                                // its absence is noticed
 	}
 }
