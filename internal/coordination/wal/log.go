@@ -106,12 +106,13 @@ func (l *Log) Append(writes []Write) error {
 	if l.failed != nil {
 		return l.failed
 	}
+	before := l.hardState
 	frame := l.newFrame(writes)
 	if frame == nil {
 		return nil
 	}
 	if l.active.size > segmentHeader && l.active.size+int64(len(frame)) > l.segmentBytes {
-		if err := l.roll(); err != nil {
+		if err := l.roll(before); err != nil {
 			return l.fail(err)
 		}
 	}
@@ -273,13 +274,15 @@ func (l *Log) evictLocked() {
 // entryCost is what a cached entry takes in memory, about.
 func entryCost(e *pb.Entry) int64 { return int64(len(e.GetData())) + 160 }
 
-// roll begins a new segment, whose first frame makes it independent of the older ones.
-func (l *Log) roll() error {
+// roll begins a new segment, whose first frame makes it independent of the older ones. Its hard
+// state is the one before the entries that come next: with theirs, a crash now would leave a
+// commit index that lies beyond the last entry.
+func (l *Log) roll(state hardState) error {
 	number := l.active.number + 1
 	last := l.lastPosition()
 	frame := beginFrame(nil)
 	frame = appendPositionRecord(frame, recordBase, last.index, last.term)
-	frame = appendHardStateRecord(frame, l.hardState.term, l.hardState.vote, l.hardState.commit)
+	frame = appendHardStateRecord(frame, state.term, state.vote, state.commit)
 	return l.beginSegment(number, frame)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -60,12 +61,39 @@ func (l *Log) open(o Options) (err error) {
 		if err := claim.store(); err != nil {
 			return err
 		}
-		return l.recoverFiles()
+		return errors.Join(l.syncFound(), l.recoverFiles())
 	}
 	stored := make(chan error, 1)
-	go func() { stored <- claim.store() }()
+	go func() { stored <- errors.Join(claim.store(), l.syncFound()) }()
 	err = l.recoverFiles()
 	return errors.Join(<-stored, err)
+}
+
+// syncFound makes durable what is there. A process that was killed between a write and its sync
+// leaves data behind that is read and counts from now on, and that the power would still take:
+// a frame of the last segment, the names of that segment and of the newest snapshot.
+func (l *Log) syncFound() error {
+	for _, sub := range []string{"log", "snapshot"} {
+		dir := filepath.Join(l.dir, sub)
+		if _, err := l.fs.Stat(dir); err != nil {
+			return nil // a first start
+		}
+		if err := l.fs.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	numbers, err := l.listSegments()
+	if err != nil || len(numbers) == 0 {
+		return err
+	}
+	last, err := l.fs.Open(l.segmentPath(numbers[len(numbers)-1]))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // without a header; recovery has removed it
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(last.Sync(), last.Close())
 }
 
 // recoverFiles brings snapshot and log back into memory.
@@ -101,20 +129,26 @@ func (l *Log) recoverFiles() error {
 	return l.joinSnapshotAndLog()
 }
 
-// makeDirectory makes the data directory, and its name durable.
+// makeDirectory makes the data directory, and its name durable. As long as the directory is not
+// known to be ours, an earlier start may have been killed in between, so all the names above it
+// are synced; those that were there before may refuse.
 func (l *Log) makeDirectory() error {
-	var missing []string
-	for dir := filepath.Clean(l.dir); ; dir = filepath.Dir(dir) {
-		if _, err := l.fs.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+	dir := filepath.Clean(l.dir)
+	if _, err := l.fs.Stat(filepath.Join(dir, identityFile)); err == nil {
+		return nil
+	}
+	missing := map[string]bool{}
+	for at := dir; at != filepath.Dir(at); at = filepath.Dir(at) {
+		if _, err := l.fs.Stat(at); err == nil {
 			break
 		}
-		missing = append(missing, dir)
+		missing[at] = true
 	}
-	if err := l.fs.MkdirAll(l.dir); err != nil {
+	if err := l.fs.MkdirAll(dir); err != nil {
 		return err
 	}
-	for _, dir := range missing {
-		if err := l.fs.SyncDir(filepath.Dir(dir)); err != nil {
+	for at := dir; at != filepath.Dir(at); at = filepath.Dir(at) {
+		if err := l.fs.SyncDir(filepath.Dir(at)); err != nil && missing[at] {
 			return err
 		}
 	}
@@ -335,8 +369,9 @@ func (l *Log) judgeTail(s *segment, data []byte, valid int, last bool) error {
 	}
 	_, cause := parseFrame(tail, l.sequence, func(int, record) error { return nil })
 	corrupt := &CorruptionError{File: s.path, Offset: int64(valid), Cause: fmt.Sprint(cause)}
-	if at, later := laterFrame(tail, l.sequence); later {
-		corrupt.Cause += fmt.Sprintf(", and valid frames follow at %d", valid+at)
+	// A frame with the number that is missing here, further behind, was written to a wrong place.
+	if at, later := laterFrame(tail[1:], l.sequence-1); later {
+		corrupt.Cause += fmt.Sprintf(", and valid frames follow at %d", valid+1+at)
 		return corrupt
 	}
 	if !last || !looksTorn(tail, int64(valid)) {
