@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"time"
 
@@ -150,6 +151,10 @@ func (l *loop) recoverRaft() {
 	case nil:
 	case raftFailure:
 		l.m.fail(fmt.Errorf("ensemble: raft cannot go on: %s", r.text))
+	case runtime.Error:
+		panic(r)
+	case error: // of the log: raft panics with it as it is
+		l.m.fail(fmt.Errorf("ensemble: raft cannot go on: %w", r))
 	default:
 		panic(r)
 	}
@@ -330,6 +335,9 @@ func (l *loop) dispatch(m *pb.Message) {
 		l.m.applier.put(applyItem{entries: m.GetEntries(), answers: m.GetResponses()})
 	case m.GetType() == pb.MsgSnap:
 		l.m.sendSnapshot(m)
+	case m.GetFrom() != uint64(l.m.config.ID):
+		// raft relays another member's MsgReadIndex. Messages travel in their senders' own
+		// streams only; that member asks again (see barriers.check).
 	default:
 		if !l.m.carrier.send(znode.MemberID(m.GetTo()), raftFrame(m)) && m.GetType() == pb.MsgApp {
 			l.unreported[znode.MemberID(m.GetTo())] = true

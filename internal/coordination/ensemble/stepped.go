@@ -6,30 +6,36 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"iter"
 	"reflect"
+	"slices"
 	"time"
 	"unsafe"
 
 	"go.etcd.io/raft/v3"
-	pb "go.etcd.io/raft/v3/raftpb"
 
+	"understudy/internal/coordination/wal"
 	"understudy/internal/coordination/znode"
 )
 
-// Stepped is a member without goroutines, timers and sockets: whoever owns it hands in the
-// time, the frames and the state of the streams, and lets one part of it do one piece of its
-// work at a time. The parts are those that Start runs beside each other; between two steps any
-// other part's may come, which is how the simulator explores their interleavings. All of it is
-// for one goroutine.
+// Stepped is a member without timers and sockets, and with nothing that runs by itself: whoever
+// owns it hands in the time, the frames and the state of the streams, and lets one part of it do
+// one piece of its work at a time. The parts are those that Start runs beside each other; between
+// two steps any other part's may come, which is how the simulator explores their interleavings.
+// What works on the disk can be left in the middle as well: its file system calls Yield between
+// two operations, and the step ends there. All of it is for one goroutine.
 //
 // raft draws its election timeouts from crypto/rand. Before each tick a Stepped puts one in its
 // place that depends on member, incarnation, term, leader and role alone, from the same range.
 type Stepped struct {
 	*Member
 	around   Surroundings
-	storing  []*pb.Message // stored, their answers not given yet
 	items    []applyItem
-	besides  []func()
+	writing  *thread   // a round of the log writer that was left in the middle
+	besides  []*thread // snapshots being written, sent or received
+	receives []func()  // snapshots that wait for the one being received
+	receiver *thread
+	running  *thread
 	reportAt time.Time
 	reapAt   time.Time
 	dueAt    time.Time
@@ -63,7 +69,7 @@ func NewStepped(config Config, around Surroundings) (*Stepped, error) {
 	}
 	s := &Stepped{Member: newMember(config), around: around}
 	s.carrier = (*steppedCarrier)(s)
-	s.beside = func(f func()) { s.besides = append(s.besides, f) }
+	s.beside = func(f func()) { s.besides = append(s.besides, newThread(f)) }
 	if err := s.recover(); err != nil {
 		return nil, err
 	}
@@ -99,7 +105,11 @@ func (c *steppedCarrier) sendSnapshot(to znode.MemberID, frame []byte, body io.R
 
 // Work is which parts of a Stepped have something to do. What time alone makes due is not
 // among it: see RoundDue and SessionsDue.
-type Work struct{ Loop, Log, Answers, Apply, Sessions, Beside bool }
+type Work struct {
+	Loop, Log, Apply, Sessions bool
+	Writing                    bool // the log writer was left in the middle
+	Besides                    int  // how many snapshots are being written, sent or received
+}
 
 // Work looks at the parts.
 func (s *Stepped) Work() Work {
@@ -108,11 +118,11 @@ func (s *Stepped) Work() Work {
 	}
 	return Work{
 		Loop:     len(s.events.wake) > 0 || len(s.inbound) > 0 || !s.started,
-		Log:      len(s.writer.queue.wake) > 0 && s.storing == nil,
-		Answers:  s.storing != nil,
+		Log:      len(s.writer.queue.wake) > 0 || s.writing != nil,
+		Writing:  s.writing != nil,
 		Apply:    len(s.items) > 0 || len(s.applier.queue.wake) > 0,
 		Sessions: len(s.sessions.wake.wake) > 0,
-		Beside:   len(s.besides) > 0,
+		Besides:  len(s.besides),
 	}
 }
 
@@ -152,30 +162,73 @@ func drainWake(wake <-chan struct{}) {
 	}
 }
 
-// WriteLog makes everything that queued up for the log durable; nobody knows of it yet.
+// WriteLog lets the log writer make what has queued up durable, and then answer.
 func (s *Stepped) WriteLog() {
-	if s.Ended() || s.storing != nil {
+	if s.Ended() {
 		return
 	}
-	drainWake(s.writer.queue.wake)
-	messages := s.writer.queue.take()
-	if len(messages) == 0 {
-		return
+	if s.writing == nil {
+		drainWake(s.writer.queue.wake)
+		s.writing = newThread(func() { s.writer.round() })
 	}
-	if err := s.writer.store(messages); err != nil {
-		s.fail(err)
-		return
+	if s.resume(s.writing) {
+		s.writing = nil
 	}
-	s.storing = messages
 }
 
-// AnswerLog sends the answers of what WriteLog stored.
-func (s *Stepped) AnswerLog() {
-	messages := s.storing
-	s.storing = nil
-	if len(messages) > 0 && !s.Ended() {
-		s.writer.answer(messages)
+// thread is work that can be left in the middle.
+type thread struct {
+	next  func() (struct{}, bool)
+	stop  func()
+	yield func(struct{}) bool
+}
+
+func newThread(work func()) *thread {
+	t := &thread{}
+	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
+		t.yield = yield
+		work()
+	})
+	return t
+}
+
+// resume lets t go on to its next Yield, or its end.
+func (s *Stepped) resume(t *thread) (over bool) {
+	s.running = t
+	defer func() { s.running = nil }()
+	_, more := t.next()
+	return !more
+}
+
+// abandoned is what unwinds a thread that does not go on.
+type abandoned struct{}
+
+// Yield ends the present step if it is one of the log writer's or of a snapshot's; the next one
+// goes on from here. Elsewhere it does nothing.
+func (s *Stepped) Yield() {
+	t := s.running
+	if t != nil && !t.yield(struct{}{}) {
+		panic(abandoned{})
 	}
+}
+
+// Abandon lets go of what was left in the middle: the process is dead.
+func (s *Stepped) Abandon() {
+	for _, t := range append(s.besides, s.writing) {
+		if t != nil {
+			t.abandon()
+		}
+	}
+	s.besides, s.writing, s.receives = nil, nil, nil
+}
+
+func (t *thread) abandon() {
+	defer func() {
+		if raised := recover(); raised != nil && raised != (abandoned{}) {
+			panic(raised)
+		}
+	}()
+	t.stop()
 }
 
 // Apply is one item of the apply loop: committed entries, a snapshot, or barriers.
@@ -217,14 +270,20 @@ func (s *Stepped) Sessions() (next time.Duration) {
 	return min(s.dueAt.Sub(now), s.reportAt.Sub(now), s.reapAt.Sub(now))
 }
 
-// Beside does the next thing that would take long: writing a snapshot or sending one.
-func (s *Stepped) Beside() {
-	if len(s.besides) == 0 || s.Ended() {
+// Beside goes on with the i-th of what Work counts as Besides.
+func (s *Stepped) Beside(i int) {
+	if s.Ended() || i >= len(s.besides) {
 		return
 	}
-	f := s.besides[0]
-	s.besides = s.besides[1:]
-	f()
+	t := s.besides[i]
+	if !s.resume(t) {
+		return
+	}
+	s.besides = slices.DeleteFunc(s.besides, func(other *thread) bool { return other == t })
+	if t == s.receiver {
+		s.receiver = nil
+		s.receiveNext()
+	}
 }
 
 // Room says whether the raft loop can be given another frame.
@@ -243,8 +302,27 @@ func (s *Stepped) Receive(from znode.MemberID, frame []byte) error {
 	return err
 }
 
-// ReceiveSnapshot takes a snapshot's frame and file. delivered is called once raft has it.
-func (s *Stepped) ReceiveSnapshot(from znode.MemberID, frame, file []byte, delivered func()) error {
+// ReceiveSnapshot takes a snapshot's frame and file, one after the other as Besides. done is
+// called once raft has it, or with what went wrong.
+func (s *Stepped) ReceiveSnapshot(from znode.MemberID, frame, file []byte, done func(error)) {
+	s.receives = append(s.receives, func() {
+		if err := s.receiveSnapshot(from, frame, file, done); err != nil {
+			done(err)
+		}
+	})
+	s.receiveNext()
+}
+
+func (s *Stepped) receiveNext() {
+	if s.receiver != nil || len(s.receives) == 0 {
+		return
+	}
+	s.receiver = newThread(s.receives[0])
+	s.receives = s.receives[1:]
+	s.besides = append(s.besides, s.receiver)
+}
+
+func (s *Stepped) receiveSnapshot(from znode.MemberID, frame, file []byte, done func(error)) error {
 	kind, payload, err := readFrame(bytes.NewReader(frame))
 	if err != nil {
 		return err
@@ -259,7 +337,7 @@ func (s *Stepped) ReceiveSnapshot(from znode.MemberID, frame, file []byte, deliv
 	if err := s.storeReceived(message, size, bytes.NewReader(file)); err != nil {
 		return err
 	}
-	s.inbound <- inbound{from: from, message: message, delivered: delivered}
+	s.inbound <- inbound{from: from, message: message, delivered: func() { done(nil) }}
 	return nil
 }
 
@@ -299,6 +377,11 @@ func (s *Stepped) HandOver() (handed <-chan struct{}) {
 // Close is the rest of Stop.
 func (s *Stepped) Close() error {
 	s.end(nil)
+	for _, t := range append(s.besides, s.writing) { // Stop waits for what is under way, too
+		for t != nil && !s.resume(t) {
+		}
+	}
+	s.besides, s.writing = nil, nil
 	s.loop.barriers.fail()
 	s.applier.failBarriers()
 	s.drop(s.currentObserver(), s.forward.close())
@@ -311,6 +394,9 @@ func (s *Stepped) Close() error {
 	}
 	return s.log.Close()
 }
+
+// Log is the member's log, to be read.
+func (s *Stepped) Log() *wal.Log { return s.log }
 
 // Ended says that the member has stopped, and Failure why.
 func (s *Stepped) Ended() bool { return s.stopped() }

@@ -62,10 +62,9 @@ func (c *steppedCluster) run(t *testing.T, until func() bool) bool {
 				}
 				m.Round(false)
 				m.WriteLog()
-				m.AnswerLog()
 				m.Apply()
 				m.Sessions()
-				m.Beside()
+				m.Beside(0)
 			}
 		}
 		frames := c.frames

@@ -36,16 +36,24 @@ func (w *logWriter) run(stop <-chan struct{}) {
 			return
 		case <-w.queue.wake:
 		}
-		messages := w.queue.take()
-		if len(messages) == 0 {
-			continue
-		}
-		if err := w.store(messages); err != nil {
-			w.fail(err) // nothing of this round is acknowledged, nor anything after it
+		if !w.round() {
 			return
 		}
-		w.answer(messages)
 	}
+}
+
+// round stores everything that is queued and answers it; false if that failed.
+func (w *logWriter) round() bool {
+	messages := w.queue.take()
+	if len(messages) == 0 {
+		return true
+	}
+	if err := w.store(messages); err != nil {
+		w.fail(err) // nothing of this round is acknowledged, nor anything after it
+		return false
+	}
+	w.answer(messages)
+	return true
 }
 
 // store makes a round durable: everything between two snapshots with one sync.

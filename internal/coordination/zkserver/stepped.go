@@ -34,6 +34,7 @@ type SteppedConn struct {
 	handshake *handshake
 	since     time.Time
 	patience  time.Duration // how long the present wait may take; 0: for ever
+	waitsFor  waitsFor
 	over      bool
 }
 
@@ -127,7 +128,7 @@ func (sc *SteppedConn) meet() (waits bool, err error) {
 	if sc.handshake, err = sc.c.meet(frame); err != nil {
 		return false, err
 	}
-	sc.reading = sc.serving
+	sc.reading, sc.waitsFor = sc.serving, forServing
 	return false, nil
 }
 
@@ -150,6 +151,7 @@ func (sc *SteppedConn) caughtUp() (waits bool, err error) {
 	}
 	sc.patience = sc.c.attachBegins(sc.handshake)
 	limit := sc.patience
+	sc.waitsFor = forOutcome
 	sc.reading = func() (bool, error) {
 		sc.patience = limit
 		return sc.attaching()
@@ -166,7 +168,7 @@ func (sc *SteppedConn) attaching() (waits bool, err error) {
 	if err := sc.c.attachEnds(); err != nil {
 		return false, err
 	}
-	sc.reading = sc.request
+	sc.reading, sc.waitsFor = sc.request, forInput
 	return false, nil
 }
 
@@ -177,7 +179,7 @@ func (sc *SteppedConn) request() (waits bool, err error) {
 	}
 	err = sc.c.take(frame)
 	if err == errSyncing {
-		sc.reading = sc.syncing
+		sc.reading, sc.waitsFor = sc.syncing, forSync
 		return false, nil
 	}
 	return false, err
@@ -186,12 +188,50 @@ func (sc *SteppedConn) request() (waits bool, err error) {
 func (sc *SteppedConn) syncing() (waits bool, err error) {
 	select {
 	case ok := <-sc.c.synced:
-		sc.reading = sc.request
+		sc.reading, sc.waitsFor = sc.request, forInput
 		return false, sc.c.syncEnds(ok)
 	default:
 		return true, nil
 	}
 }
+
+// Woken says whether Read would go on now: there is input, or what it waits for has come.
+func (sc *SteppedConn) Woken() bool {
+	switch {
+	case sc.over:
+		return false
+	case sc.Closed():
+		return true
+	case sc.waitsFor == forInput:
+		return len(sc.frames) > 0 || sc.peerEnd != nil
+	case sc.waitsFor == forOutcome:
+		select {
+		case <-sc.c.ready:
+			return true
+		default:
+			return false
+		}
+	case sc.waitsFor == forSync:
+		return len(sc.c.synced) > 0
+	}
+	return false
+}
+
+// Polls says whether Read is to be called again after some milliseconds: the handshake waits
+// for a leader, or for the member to catch up, or for no longer than so long.
+func (sc *SteppedConn) Polls() bool {
+	return !sc.over && (sc.waitsFor == forServing || sc.waitsFor == forOutcome)
+}
+
+// waitsFor is what a connection's reader waits for.
+type waitsFor uint8
+
+const (
+	forInput   waitsFor = iota
+	forServing          // or for the member to have applied what the client has seen
+	forOutcome          // of the handshake
+	forSync
+)
 
 // WriterWoken says whether the writer has something to do; Write is its turn.
 func (sc *SteppedConn) WriterWoken() bool { return len(sc.c.wake) > 0 && !sc.Closed() }
