@@ -45,6 +45,7 @@ type member struct {
 	stepped *ensemble.Stepped
 	server  *zkserver.Stepped
 	conns   []*connection
+	atDeath []func()     // what others learn by it
 	planned map[int]bool // steps that are on their way
 	tickAt  time.Duration
 
@@ -204,7 +205,10 @@ func (m *member) die(power bool, why string) {
 	for _, c := range m.conns {
 		c.processDied(power)
 	}
-	m.conns, m.backlog = nil, nil
+	for _, f := range m.atDeath {
+		f()
+	}
+	m.conns, m.backlog, m.atDeath = nil, nil, nil
 }
 
 // release lets go of what a dead process left in the middle.

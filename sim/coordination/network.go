@@ -240,7 +240,12 @@ func (n *network) sendSnapshot(from, to *member, frame, file []byte, done func(e
 	w := n.w
 	w.counts["snapshots sent"]++
 	fromLife, toLife := from.life, to.life
+	answered := false
 	answer := func(err error) {
+		if answered {
+			return
+		}
+		answered = true
 		w.after(n.delay(), func() {
 			if from.life == fromLife {
 				from.step("snapshot answered", func() { done(err) })
@@ -256,6 +261,7 @@ func (n *network) sendSnapshot(from, to *member, frame, file []byte, done func(e
 			answer(errSnapshotLost)
 			return
 		}
+		to.atDeath = append(to.atDeath, func() { answer(errSnapshotLost) })
 		w.trace("snapshot", "%s to %s: %d bytes", from.name, to.name, len(file))
 		to.step("snapshot", func() { to.stepped.ReceiveSnapshot(from.id, frame, file, answer) })
 	})
