@@ -29,6 +29,8 @@ import (
 //	type 4 touches   count × (session u64 | age in ms u32)
 //	type 5 snapshot  size u64 | one raftpb.Message (MsgSnap without data); size bytes of the
 //	                 snapshot's file follow, outside the framing, and one byte 1 answers
+//	type 6 term ask  incarnation u64             a recovering member asks (recovery.go)
+//	type 7 term said incarnation u64 | term u64  the answer, with the asker's incarnation
 //
 // members is a hash of the members' numbers: two ensembles that got each other's addresses do
 // not mix. Addresses are not part of it, as the same member may be known by several.
@@ -142,6 +144,8 @@ const (
 	frameRefused  frameType = 3
 	frameTouches  frameType = 4
 	frameSnapshot frameType = 5
+	frameTermAsk  frameType = 6
+	frameTermSaid frameType = 7
 )
 
 func beginFrame(dst []byte, t frameType) []byte {

@@ -138,7 +138,8 @@ func (m *Member) recover() (err error) {
 	for _, id := range memberIDs(m.config.Peers) {
 		identity.Members = append(identity.Members, uint64(id))
 	}
-	m.log, err = wal.Open(wal.Options{
+	var mark *wal.Recovery
+	m.log, mark, err = m.openLog(wal.Options{
 		Dir: m.config.Dir, FS: m.config.FS, Identity: identity,
 		CacheBytes: m.config.CacheBytes, SegmentBytes: m.config.segmentBytes, Logger: m.logger,
 		Now: func() time.Time { return m.config.wall(m.config.now()) }, Stepped: m.config.stepped,
@@ -182,6 +183,9 @@ func (m *Member) recover() (err error) {
 		return err
 	}
 	m.loop = newLoop(m, node)
+	if mark != nil {
+		m.loop.recovery = &recovery{mark: *mark, terms: make(map[znode.MemberID]uint64)}
+	}
 	return nil
 }
 
@@ -494,6 +498,20 @@ func (m *Member) takeFrame(from znode.MemberID, t frameType, payload []byte) (*i
 			return nil, err
 		}
 		m.events.put(func(l *loop) { l.cursor.refusedBy(l, from, term) })
+		return nil, nil
+	case frameTermAsk:
+		incarnation, err := parseTermAsk(payload)
+		if err != nil {
+			return nil, err
+		}
+		m.events.put(func(l *loop) { l.sayTerm(from, incarnation) })
+		return nil, nil
+	case frameTermSaid:
+		incarnation, term, err := parseTermSaid(payload)
+		if err != nil {
+			return nil, err
+		}
+		m.events.put(func(l *loop) { l.termSaid(from, incarnation, term) })
 		return nil, nil
 	case frameTouches:
 		touches, err := parseTouches(payload)

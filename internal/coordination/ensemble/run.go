@@ -41,6 +41,7 @@ type loop struct {
 	lostLogAt  time.Time               // when a member without its log was last noticed
 	unreported map[znode.MemberID]bool // peers with a dropped message, told to raft once per round
 	beforeTick func()                  // Stepped's, else nil
+	recovery   *recovery               // nil: the member has all that it ever knew
 }
 
 // link is what the loop knows of a peer's streams.
@@ -117,6 +118,10 @@ func (l *loop) run(stop <-chan struct{}) {
 
 // begin lets a lone member elect itself at once.
 func (l *loop) begin() {
+	if l.recovery != nil && l.recovery.mark.Term > l.node.BasicStatus().GetTerm() {
+		l.adoptTerm(l.recovery.mark.Term) // before anything of an older one can come
+		l.ready()
+	}
 	if l.alone() {
 		l.campaignNow()
 		l.ready()
@@ -201,7 +206,11 @@ func (l *loop) tick() {
 	if l.beforeTick != nil {
 		l.beforeTick()
 	}
-	l.node.Tick()
+	if l.recovery != nil {
+		l.recover() // raft's clock only makes it campaign
+	} else {
+		l.node.Tick()
+	}
 	l.checkQuorum()
 	l.cursor.check(l)
 	l.barriers.check(l)
@@ -240,6 +249,9 @@ func (l *loop) receive(in inbound) {
 
 // step gives raft a message that came over the network or from the log.
 func (l *loop) step(m *pb.Message) {
+	if l.recovery != nil && m.GetFrom() != uint64(l.m.config.ID) && !l.recovery.admits(m) {
+		return
+	}
 	switch {
 	case m.GetType() == pb.MsgHeartbeat:
 		m = l.cappedHeartbeat(m)
@@ -510,6 +522,10 @@ func (l *loop) campaignAfter(wait time.Duration) {
 
 func (l *loop) campaignIfDue() {
 	if l.campaign.due.IsZero() || l.now.Before(l.campaign.due) {
+		return
+	}
+	if l.recovery != nil {
+		l.campaign = campaign{}
 		return
 	}
 	if l.leader != 0 {

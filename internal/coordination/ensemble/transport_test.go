@@ -62,6 +62,8 @@ func FuzzFrame(f *testing.F) {
 	message, _ := proto.Marshal(&pb.Message{Type: pb.MsgApp.Enum(), From: new(uint64(2)), To: new(uint64(1)), Entries: []*pb.Entry{{Index: new(uint64(1))}}})
 	f.Add(endFrame(append(beginFrame(nil, frameRaft), message...), 0))
 	f.Add([]byte{0xff, 0xff, 0xff, 0x03, 0, 0, 0, 0, 1})
+	f.Add(appendTermAsk(nil, 5))
+	f.Add(appendTermSaid(nil, 5, 6))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		// With its checksum made right, so that the decoders are reached.
 		if len(data) > frameHeader {
@@ -88,6 +90,16 @@ func FuzzFrame(f *testing.F) {
 			}
 		case frameRefused:
 			_, _ = parseRefused(payload)
+		case frameTermAsk:
+			if incarnation, err := parseTermAsk(payload); err == nil && !bytes.Equal(appendTermAsk(nil, incarnation), data) {
+				t.Errorf("asked by %d", incarnation)
+			}
+		case frameTermSaid:
+			if incarnation, term, err := parseTermSaid(payload); err == nil && !bytes.Equal(appendTermSaid(nil, incarnation, term), data) {
+				t.Errorf("term %d said to %d", term, incarnation)
+			}
+		case frameSnapshot:
+			_, _, _ = parseSnapshotFrame(payload, 2, 1)
 		}
 	})
 }
