@@ -31,6 +31,7 @@ type result struct {
 
 var simulations = []simulation{
 	{name: "streaming", run: runStreaming, shrink: shrinkStreaming},
+	{name: "coordination", run: runCoordination, shrink: shrinkCoordination},
 }
 
 func main() {

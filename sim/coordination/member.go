@@ -505,8 +505,8 @@ func (m *member) rememberStored() {
 
 // checkKept compares a recovered log with what was acknowledged before.
 func (m *member) checkKept() {
-	if !m.acked.anything {
-		return
+	if !m.acked.anything || m.disk.struck {
+		return // it may begin anew from the others' state, without a vote until it has that
 	}
 	log := m.stepped.Log()
 	hs, _, _ := log.InitialState()
