@@ -47,6 +47,7 @@ func NewStepped(cfg SteppedConfig) *Stepped {
 	b.metadata = cfg.Metadata
 	b.now = cfg.Stepping.Clock
 	cfg.Replication.Self, cfg.Replication.Epoch, cfg.Replication.Metadata = cfg.ID, cfg.Epoch, cfg.Metadata
+	b.logs = cfg.Replication.Logs
 	s := &Stepped{broker: b, Replicas: replication.NewStepped(cfg.Replication, cfg.Stepping)}
 	b.replicas = s.Replicas.Manager
 	b.fetches = newFetchSessions(cfg.FetchSessions)
