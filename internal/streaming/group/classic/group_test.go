@@ -677,3 +677,22 @@ func TestACommitForADeletedPartitionIsVoid(t *testing.T) {
 		t.Errorf("the next topic's offset: %v (%v)", offset, found)
 	}
 }
+
+// TestAGroupWhoseEndIsNotWrittenGoesOn: its generations must not begin anew.
+func TestAGroupWhoseEndIsNotWrittenGoesOn(t *testing.T) {
+	b := newBench(t, testSettings())
+	b.stable()
+	b.pass(time.Minute) // all members are gone
+	b.expectState(Empty)
+	generation := b.g.Generation()
+	var out Effects
+	b.g.Expire(b.now, &out)
+	completeWith(b.now, &out, kerr.NotLeaderForPartition)
+	if b.g.State() != Empty || b.g.Generation() != generation {
+		t.Errorf("state %v, generation %d after %d", b.g.State(), b.g.Generation(), generation)
+	}
+	out = Effects{}
+	b.g.Expire(b.now, &out)
+	completeWith(b.now, &out, nil)
+	b.expectState(Dead)
+}

@@ -316,15 +316,21 @@ func (g *Group) PartitionsDeleted(gone func(TopicPartition) bool, now time.Time,
 
 // end forgets offsets, and the group itself if that was all.
 func (g *Group) end(doomed []TopicPartition, now time.Time, out *Effects) {
-	records := g.forget(doomed)
+	write := Write{Records: g.forget(doomed)}
 	if g.state == Empty && len(g.offsets) == 0 && len(g.commits) == 0 { // ids given out do not hold it, as in Kafka
+		since := g.stateSince
 		g.transition(Dead, now)
 		if g.generation > 0 {
-			records = append(records, Record{Key: encodeGroupKey(g.id)})
+			write.Records = append(write.Records, Record{Key: encodeGroupKey(g.id)})
+			write.complete = func(_ time.Time, err error, _ *Effects) {
+				if err != nil { // or the next group of this name would begin with generations that have been
+					g.state, g.stateSince = Empty, since
+				}
+			}
 		}
 	}
-	if len(records) > 0 {
-		out.write(Write{Records: records})
+	if len(write.Records) > 0 {
+		out.write(write)
 	}
 }
 
