@@ -15,7 +15,7 @@ import (
 // brokerProperties suit three Apache brokers on one machine; ours take them, too.
 var brokerProperties = map[string]string{
 	"inter.broker.protocol.version":            "3.9",
-	"zookeeper.session.timeout.ms":             "4000", // Apache's brokers notice a death by the session alone
+	"zookeeper.session.timeout.ms":             "3000", // Apache's brokers notice a death by the session alone
 	"transaction.state.log.replication.factor": "3",
 	"transaction.state.log.min.isr":            "1",
 	"log.cleaner.dedupe.buffer.size":           "4194304", // Kafka's default is more than our heap
@@ -24,8 +24,10 @@ var brokerProperties = map[string]string{
 
 // A cluster one of whose brokers is killed and comes back.
 func TestKafkaUnderKills(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []kind{apache, ours} {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			f := servers(t, kind, 1, brokerProperties, nil)
 			start(t, f.Coordinators...)
 			start(t, f.Brokers...)
@@ -38,6 +40,7 @@ func TestKafkaUnderKills(t *testing.T) {
 
 // Apache Kafka 4 has no ZooKeeper: three nodes of KRaft, one of which is killed.
 func TestKafka4UnderKills(t *testing.T) {
+	t.Parallel()
 	nodes, bootstrap := kraft(t)
 	r := launch(t, "kafka", bootstrap, "--duration", "4s", "--min-insync-replicas", "2", "--out", t.TempDir())
 	select {
