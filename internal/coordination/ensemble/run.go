@@ -88,6 +88,7 @@ func newLoop(m *Member, node *raft.RawNode) *loop {
 	}
 	l.serving.leaderlessSince = l.now
 	l.cursor.next = 1
+	l.barriers.context = l.random.Uint64() >> 1
 	return l
 }
 
@@ -752,7 +753,7 @@ type barriers struct {
 	waiting []func(bool)
 	asked   []func(bool)
 	first   uint64 // contexts first..context ask for asked; an answer to any of them will do
-	context uint64
+	context uint64 // begins by chance: an answer to this member's former life may still come
 	sent    time.Time
 }
 
@@ -810,7 +811,10 @@ func (b *barriers) check(l *loop) {
 
 // confirmed hands the barriers to the apply loop, which runs them at that index.
 func (b *barriers) confirmed(l *loop, rs raft.ReadState) {
-	if len(rs.RequestCtx) != 8 || len(b.asked) == 0 || binary.LittleEndian.Uint64(rs.RequestCtx) < b.first {
+	if len(rs.RequestCtx) != 8 || len(b.asked) == 0 {
+		return
+	}
+	if context := binary.LittleEndian.Uint64(rs.RequestCtx); context < b.first || context > b.context {
 		return
 	}
 	l.m.applier.put(applyItem{barriers: b.asked, index: rs.Index})

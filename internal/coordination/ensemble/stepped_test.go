@@ -1,9 +1,12 @@
 package ensemble
 
 import (
+	"encoding/binary"
 	"fmt"
 	"testing"
 	"time"
+
+	"go.etcd.io/raft/v3"
 
 	"understudy/internal/coordination/jute"
 	"understudy/internal/coordination/znode"
@@ -119,5 +122,37 @@ func TestSteppedMembersAgree(t *testing.T) {
 	}
 	if traces[0] != traces[1] {
 		t.Error("the same steps sent other frames the second time")
+	}
+}
+
+// TestBarrierIsNotAnsweredByAFormerLife: the leader's answer to a question that this member
+// asked before it was restarted may come late, and says less than a barrier of now needs.
+func TestBarrierIsNotAnsweredByAFormerLife(t *testing.T) {
+	c := newSteppedCluster(t)
+	m := c.members[0]
+	before := m.loop.barriers.context
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := NewStepped(m.config, m.around)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Abandon()
+	l := again.loop
+	if d := l.barriers.context - before; d < 1<<20 || -d < 1<<20 {
+		t.Errorf("the contexts begin at %d after %d", l.barriers.context, before)
+	}
+	l.leader = 2
+	l.barriers.enqueue(l, func(bool) {})
+	for _, context := range []uint64{0, 1, before + 1, l.barriers.first - 1, l.barriers.context + 1} {
+		l.barriers.confirmed(l, raft.ReadState{Index: 7, RequestCtx: binary.LittleEndian.AppendUint64(nil, context)})
+		if len(l.barriers.asked) != 1 {
+			t.Errorf("context %d answers a barrier that asked with %d", context, l.barriers.context)
+		}
+	}
+	l.barriers.confirmed(l, raft.ReadState{Index: 7, RequestCtx: binary.LittleEndian.AppendUint64(nil, l.barriers.first)})
+	if len(l.barriers.asked) != 0 {
+		t.Error("its own context does not answer it")
 	}
 }
