@@ -22,6 +22,9 @@ import (
 //	                       of every member of the ISR, and is not truncated there
 //	hw-beyond-isr          a leader's high watermark is not above what a member of the ISR has
 //	hw-goes-back           nor does it go back while the leader leads
+//	below-min-isr          nor forward while fewer than min.insync.replicas are in the ISR
+//	hw-beyond-commit       what is below a follower's high watermark is committed
+//	epoch-fence            who asks for a leader epoch is answered by that leader alone
 //	isr-by-controller      state nodes are written by the present controller alone, and a
 //	                       leader's ISR is one that was written
 //	state-node             leader in the ISR, epochs that grow, ISR within the assignment
@@ -339,6 +342,9 @@ func (c *checker) lookAtRole(p *partitionTruth, b *broker) {
 	p.leaders[d.LeaderEpoch] = b.id
 	if m.led == b.incarnation && d.HighWatermark < m.hw {
 		c.w.fail("hw-goes-back", "leader %d of %v, epoch %d: from %d to %d", b.id, p, d.LeaderEpoch, m.hw, d.HighWatermark)
+	}
+	if least := min(c.w.config.minISR, len(d.Replicas)); m.led == b.incarnation && d.HighWatermark > m.hw && len(d.ISR) < least && !p.doomed {
+		c.w.fail("below-min-isr", "leader %d of %v, epoch %d: the high watermark goes from %d to %d with the ISR %v; %d must be in it", b.id, p, d.LeaderEpoch, m.hw, d.HighWatermark, d.ISR, least)
 	}
 	m.led, m.hw = b.incarnation, d.HighWatermark
 	if p.doomed {

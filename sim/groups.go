@@ -186,6 +186,14 @@ func (g *groupTruth) diedOn(b *broker, name string) bool {
 	return false
 }
 
+// deletedOn says whether a coordinator's log has a tombstone behind a place, committed or not.
+func (g *groupTruth) deletedOn(b *broker, key offsetKey, behind int) bool {
+	g.peek(b)
+	tombstone := fmt.Sprintf("deleted %s %s %d", key.group, key.tp.Topic, key.tp.Partition)
+	entries := g.c.live[offsetsPartition].mirror(b.id).entries
+	return behind < len(entries) && slices.ContainsFunc(entries[behind:], func(e entry) bool { return e.value == tombstone })
+}
+
 // given is the last generation that a coordinator gave out in this term.
 func (g *groupTruth) given(b *broker, name string) int32 {
 	t, ok := g.termOf(b)
@@ -287,7 +295,7 @@ func (g *groupTruth) fetched(b *broker, key offsetKey, offset int64, id, bound i
 		}
 	}
 	if id == 0 {
-		if bound < 0 || past.until > 0 && g.c.w.now >= past.until {
+		if bound < 0 || past.until > 0 && g.c.w.now >= past.until || g.deletedOn(b, key, bound) {
 			return
 		}
 	} else if !slices.Contains(past.ids, id) {

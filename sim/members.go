@@ -302,8 +302,11 @@ func fetchOffsets(l *links, coordinator cluster.BrokerID, name string, partition
 	request.Version = 8
 	asked := kmsg.NewOffsetFetchRequestGroup()
 	asked.Group, asked.Topics = name, []kmsg.OffsetFetchRequestGroupTopic{}
+	if len(partitions) > 0 {
+		asked.Topics = append(asked.Topics, kmsg.OffsetFetchRequestGroupTopic{Topic: topic})
+	}
 	for _, tp := range partitions {
-		asked.Topics = append(asked.Topics, kmsg.OffsetFetchRequestGroupTopic{Topic: tp.Topic, Partitions: []int32{tp.Partition}})
+		asked.Topics[0].Partitions = append(asked.Topics[0].Partitions, tp.Partition)
 	}
 	request.Groups = append(request.Groups, asked)
 	b := w.brokers[coordinator-1]
@@ -567,18 +570,20 @@ func sendCommits(l *links, coordinator cluster.BrokerID, instance string, retent
 	if retention >= 0 {
 		request.Version, request.RetentionTimeMillis = 4, retention.Milliseconds()
 	}
+	asked := kmsg.OffsetCommitRequestTopic{Topic: topic}
 	for _, c := range commits {
 		part := kmsg.NewOffsetCommitRequestTopicPartition()
 		part.Partition, part.Offset, part.Metadata = c.key.tp.Partition, int64(c.offset), kmsg.StringPtr(strconv.Itoa(c.id))
-		request.Topics = append(request.Topics, kmsg.OffsetCommitRequestTopic{Topic: c.key.tp.Topic, Partitions: []kmsg.OffsetCommitRequestTopicPartition{part}})
+		asked.Partitions = append(asked.Partitions, part)
 	}
+	request.Topics = append(request.Topics, asked)
 	b := w.brokers[coordinator-1]
 	l.linkTo(coordinator).call(800*time.Millisecond, func(reply func(any)) {
 		given, fenced := w.check.groups.given(b, request.Group), w.check.groups.fenced[request.MemberID]
 		b.serve(request, l.me, func(response kmsg.Response, err error) {
 			if got, ok := response.(*kmsg.OffsetCommitResponse); ok {
 				for i, c := range commits {
-					if got.Topics[i].Partitions[0].ErrorCode == 0 {
+					if got.Topics[0].Partitions[i].ErrorCode == 0 {
 						w.check.groups.commitAnswered(b, c, given, fenced)
 					}
 				}
@@ -589,7 +594,7 @@ func sendCommits(l *links, coordinator cluster.BrokerID, instance string, retent
 		response, err := responseOf[*kmsg.OffsetCommitResponse](answer, err)
 		for i := range commits {
 			if err == nil {
-				err = kerr.ErrorForCode(response.Topics[i].Partitions[0].ErrorCode)
+				err = kerr.ErrorForCode(response.Topics[0].Partitions[i].ErrorCode)
 			}
 		}
 		done(err)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,151 +16,49 @@ import (
 	"time"
 )
 
-// A mutation is a bug planted into a copy of a source file; the build puts the copy in the
-// file's place (go build -overlay), so that the tree itself stays as it is and production code
-// has no hooks. One whose text is no longer found fails, and has to be brought up to date.
+// A mutation is a bug planted into a copy of a source file; the build puts the copies in the
+// files' places (go build -overlay), so that the tree itself stays as it is and production
+// code has no hooks. All are built into one program, which does one of them when the
+// environment says so. One whose text is no longer found fails, and has to be brought up to
+// date.
 type mutation struct {
 	name    string
-	file    string   // in the module
-	edits   []string // pairs of what is there, once, and what takes its place
-	caught  []string // by one of these invariants
+	file    string // in the module
+	edits   []edit
+	caught  []string // by one of these invariants; nil: by none, because is why
 	because string
+	seeds   int // at most; 0: 1,000
 }
 
-var mutations = []mutation{
-	{
-		name: "high watermark one too high", file: "internal/streaming/partition/replica.go",
-		edits:   []string{"	r.highWatermark = candidate\n	return true", "	r.highWatermark = min(candidate+1, r.logEnd)\n	return true"},
-		caught:  []string{"hw-beyond-isr", "committed-lost"},
-		because: "a record counts as committed that a member of the ISR does not have",
-	},
-	{
-		name: "truncation by high watermark instead of epoch", file: "internal/streaming/replication/roles.go",
-		edits:   []string{"if h.log.LatestEpoch() == cluster.NoLeaderEpoch && h.log.EndOffset() > highWatermark {", "if h.log.EndOffset() > highWatermark {"},
-		caught:  []string{"committed-lost"},
-		because: "a follower's high watermark lags: it cuts off what is committed (KIP-101)",
-	},
-	{
-		name: "ISR change without its epoch check", file: "internal/streaming/controller/alter.go",
-		edits:   []string{"	case r.expected < cached.PartitionEpoch:\n		return kerr.InvalidUpdateVersion\n", "", "	case r.next.LeaderEpoch < cached.LeaderEpoch:\n		return kerr.FencedLeaderEpoch\n", ""},
-		caught:  []string{"committed-lost", "state-node", "hw-beyond-isr", "isr-by-controller"},
-		because: "a late request puts back who has left the ISR, or an old leader",
-	},
-	{
-		name: "ISR change without its partition epoch check", file: "internal/streaming/controller/alter.go",
-		edits:   []string{"	case r.expected < cached.PartitionEpoch:\n		return kerr.InvalidUpdateVersion\n", ""},
-		caught:  []string{"committed-lost", "hw-beyond-isr"},
-		because: "a late request puts back who has left the ISR since",
-	},
-	{
-		name: "stale leader goes on acknowledging", file: "internal/streaming/replication/right.go",
-		edits:   []string{"		(losses <= r.lossesOver.Load() || losses <= h.confirmedLoss.Load()) &&\n", "", "	losses := r.losses.Load()\n", ""},
-		caught:  []string{"ack-without-right"},
-		because: "a broker whose session is gone may have been replaced",
-	},
-	{
-		name: "paused leader goes on acknowledging", file: "internal/streaming/replication/right.go",
-		edits:   []string{"	return r.pauses.Load() <= r.pausesOver.Load() &&\n", "	return true &&\n"},
-		caught:  []string{"ack-without-right"},
-		because: "while it slept somebody else may have been elected",
-	},
-	{
-		name: "acknowledgement across leaderships", file: "internal/streaming/partition/acks.go",
-		edits:   []string{"case r.role != Leader || head.epoch < r.ledSince:", "case false:"},
-		caught:  []string{"ack-uncommitted"},
-		because: "the offset may stand for another record by then",
-	},
-	{
-		name: "lost producer snapshot", file: "internal/streaming/commitlog/load.go",
-		edits:   []string{"					producers.adopt(known)\n", "					_ = known\n"},
-		caught:  []string{"duplicate", "producer-forgotten"},
-		because: "a retry is not recognised after a restart",
-	},
-	{
-		name: "producers not replayed after the snapshot", file: "internal/streaming/commitlog/load.go",
-		edits:   []string{"	if from >= end {\n		return nil\n	}\n	now := view", "	if from >= 0 {\n		return nil\n	}\n	now := view"},
-		caught:  []string{"duplicate", "producer-forgotten"},
-		because: "a retry is not recognised after a restart",
-	},
-	{
-		name: "high watermark ignores who is about to join", file: "internal/streaming/partition/isr.go",
-		edits:   []string{"	if s.pending == expand {\n		return s.proposed\n	}\n", ""},
-		caught:  []string{"hw-beyond-isr", "committed-lost"},
-		because: "the controller may count on the new member before the leader knows",
-	},
-	{
-		name: "follower joins below the start of the epoch", file: "internal/streaming/partition/isr.go",
-		edits:   []string{"if follower.logEnd < r.highWatermark || follower.logEnd < r.epochStartOffset || !env.Alive(follower.id) {", "if !env.Alive(follower.id) {"},
-		caught:  []string{"hw-beyond-isr", "committed-lost"},
-		because: "it lacks committed records",
-	},
-	{
-		name: "late fetch answer of an earlier epoch is appended", file: "internal/streaming/replication/follower.go",
-		edits:   []string{"if h.replica.Role() != partition.Follower || h.replica.LeaderEpoch() != epoch {", "if h.replica.Role() != partition.Follower {"},
-		caught:  nil, // nothing comes through: the fetcher drops the partition with the role
-		because: "a second line of defence; here to say that it is one",
-	},
-	{
-		name: "no divergence check", file: "internal/streaming/partition/judge.go",
-		edits:   []string{"	return lookup.Epoch < lastFetched || lookup.End < offset, nil", "	return false, nil"},
-		caught:  []string{"log-matching", "committed-lost", "hw-beyond-isr", "no-convergence"},
-		because: "a follower goes on behind records that its leader never had",
-	},
-	{
-		name: "no epoch noted by a new leader", file: "internal/streaming/replication/roles.go",
-		edits:   []string{"	if err := h.log.AssignEpoch(t.assignment.LeaderEpoch, end); err != nil {", "	if err := error(nil); err != nil {"},
-		caught:  nil, // no-convergence, but in one of some 500 seeds only
-		because: "the records of an epoch note it, too: only an epoch without any is missing, and that rarely matters",
-	},
-	{
-		name: "leader elected outside of the ISR", file: "internal/streaming/controller/elect.go",
-		edits:   []string{"		if online(id) && slices.Contains(state.ISR, id) {\n			next.Leader = id\n			next.ISR = filter(state.ISR, online)", "		if online(id) {\n			next.Leader = id\n			next.ISR = append(filter(without(state.ISR, id), online), id)"},
-		caught:  []string{"committed-lost"},
-		because: "it lacks committed records",
-	},
-	{
-		name: "controller writes without its fence", file: "internal/streaming/registry/store.go",
-		edits:   []string{"if fence != nil && ops[i].IsWrite() {", "if false {"},
-		caught:  []string{"isr-by-controller"},
-		because: "a controller that has been replaced changes the state",
-	},
-	{
-		name: "flush without fsync", file: "internal/streaming/commitlog/flush.go",
-		edits:   []string{"		if err := syncCached(l.files, &s.log); err != nil {", "		if err := error(nil); err != nil {"},
-		caught:  []string{"recovery", "read", "log-matching", "committed-lost", "no-convergence", "disk", "panic"},
-		because: "the recovery point says that what is below it is on the disk",
-	},
-	{
-		name: "acknowledgement before the fsync", file: "internal/streaming/partition/replica.go",
-		edits:   []string{"	if r.durable {\n		candidate = min(candidate, r.synced)\n	}\n", ""},
-		caught:  []string{"committed-lost", "hw-beyond-isr", "ack-uncommitted", "log-matching"},
-		because: "with flush.messages=1 nothing that was acknowledged goes with the power",
-	},
-	{
-		name: "follower fetches before its fsync", file: "internal/streaming/replication/durable.go",
-		edits:   []string{"	if state.host.durable.Load() && state.host.log.SyncedOffset() < state.next.offset {", "	if false {"},
-		caught:  []string{"committed-lost", "hw-beyond-isr"},
-		because: "its fetch says that it has what goes with the power",
-	},
-	{
-		name: "bounced brokers are not noticed at a controller failover", file: "internal/streaming/controller/failover.go",
-		edits:   []string{"		if b := c.brokers[id]; b != nil && int64(b.Epoch) > mzxid {", "		if b := c.brokers[id]; b != nil && false {"},
-		caught:  []string{"log-matching", "committed-lost", "hw-beyond-isr"},
-		because: "a leader leads on in the same epoch with a shorter log; the first bug that this simulator found",
-	},
-	{
-		name: "session ends and its ephemerals stay", file: "internal/coordination/znode/apply_session.go",
-		edits:   []string{"		m.performDelete(e.id, e.path)\n", "		_ = e\n"},
-		caught:  []string{"session-life", "panic"},
-		because: "a dead broker would stay registered for ever",
-	},
-	{
-		name: "snapshot misses the last entry's zxid", file: "internal/coordination/znode/snapshot.go",
-		edits:   []string{"		lastZxid: m.lastZxid, raftTerm: m.raftTerm,\n	}}", "		lastZxid: m.lastZxid - 1, raftTerm: m.raftTerm,\n	}}"},
-		caught:  []string{"identical-state"},
-		because: "a member restored from it gives other zxids from then on",
-	},
+// edit replaces a text that is in the file once: an expression, or whole statements (also in
+// the middle of a function).
+type edit struct {
+	old, new string
+	kind     editKind
+	typ      string // of a value whose making has effects
 }
+
+type editKind int
+
+const (
+	condition editKind = iota // a boolean expression
+	value                     // another expression without effects
+	statement
+)
+
+func when(old, new string) []edit { return []edit{{old: old, new: new, kind: condition}} }
+func expr(old, new string) []edit { return []edit{{old: old, new: new, kind: value}} }
+func stmt(old, new string) []edit { return []edit{{old: old, new: new, kind: statement}} }
+
+func call(typ, old, new string) []edit { return []edit{{old: old, new: new, kind: value, typ: typ}} }
+
+const (
+	inPartition   = "internal/streaming/partition/"
+	inReplication = "internal/streaming/replication/"
+	inLog         = "internal/streaming/commitlog/"
+	inController  = "internal/streaming/controller/"
+	inGroup       = "internal/streaming/group/"
+)
 
 var failureLine = regexp.MustCompile(`(?m)^seed (\d+) commit \S+: ([a-z-]+): (.*)$`)
 
@@ -169,16 +68,18 @@ func TestMutations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	program := buildMutants(t, root)
 	from := uint64(time.Now().UnixNano()) % 1_000_000_000
 	t.Logf("starting seed %d", from)
-	for _, m := range mutations {
+	for i, m := range mutations {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
 			if m.caught == nil {
 				t.Skip(m.because)
 			}
-			program := m.build(t, root)
 			began := time.Now()
-			out, err := exec.Command(program, "-world", "streaming", "-seeds", "1000", "-from", strconv.FormatUint(from, 10)).Output()
+			command := exec.Command(program, "-world", "streaming", "-seeds", "1000", "-from", strconv.FormatUint(from, 10))
+			command.Env = append(os.Environ(), "SIM_MUTATION="+strconv.Itoa(i))
+			out, err := command.Output()
 			if err == nil {
 				t.Fatalf("not caught within 1,000 seeds from %d: %s", from, m.because)
 			}
@@ -195,36 +96,131 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-// build compiles the simulator with the bug in it.
-func (m *mutation) build(t *testing.T, root string) (program string) {
+// plannedEdit is a text with all that is to take its place in one mutation or another.
+type plannedEdit struct {
+	edit
+	at     int
+	places []placedEdit
+}
+
+type placedEdit struct {
+	mutation int
+	new      string
+}
+
+// buildMutants compiles the simulator with all bugs in it.
+func buildMutants(t *testing.T, root string) (program string) {
 	t.Helper()
-	path := filepath.Join(root, m.file)
-	source, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(source)
-	for i := 0; i < len(m.edits); i += 2 {
-		if n := strings.Count(text, m.edits[i]); n != 1 {
-			t.Fatalf("%s has the text %d times, which the mutation replaces: bring the mutation up to date\n%s", m.file, n, m.edits[i])
+	planned := map[string][]*plannedEdit{}
+	for i, m := range mutations {
+		for _, e := range m.edits {
+			file := m.file
+			at := slices.IndexFunc(planned[file], func(p *plannedEdit) bool { return p.old == e.old })
+			if at < 0 {
+				planned[file] = append(planned[file], &plannedEdit{edit: e})
+				at = len(planned[file]) - 1
+			}
+			p := planned[file][at]
+			if p.kind != e.kind {
+				t.Fatalf("%s: %q is edited in two ways", m.name, e.old)
+			}
+			p.places = append(p.places, placedEdit{i, e.new})
 		}
-		text = strings.Replace(text, m.edits[i], m.edits[i+1], 1)
 	}
 	dir := t.TempDir()
-	mutant := filepath.Join(dir, "mutant.go")
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: mutant}})
+	replace := map[string]string{}
+	for file, edits := range planned {
+		path := filepath.Join(root, file)
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mutant := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(mutant, []byte(mutated(t, file, string(source), edits)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		replace[path] = mutant
+		replace[filepath.Join(filepath.Dir(path), "planted.go")] = filepath.Join(dir, packageOf(string(source))+"_planted.go")
+		if err := os.WriteFile(replace[filepath.Join(filepath.Dir(path), "planted.go")], []byte(plantedSource(packageOf(string(source)))), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string][]byte{mutant: []byte(text), filepath.Join(dir, "overlay.json"): overlay} {
-		if err := os.WriteFile(name, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o644); err != nil {
+		t.Fatal(err)
 	}
 	program = filepath.Join(dir, "sim")
 	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("the mutant does not compile: %v\n%s", err, out)
+		t.Fatalf("the mutants do not compile: %v\n%s", err, out)
 	}
 	return program
+}
+
+func packageOf(source string) string {
+	_, after, _ := strings.Cut("\n"+source, "\npackage ")
+	name, _, _ := strings.Cut(after, "\n")
+	return name
+}
+
+// plantedSource is a file beside the mutated ones.
+func plantedSource(name string) string {
+	return "package " + name + `
+
+import "os"
+
+var plantedBug = os.Getenv("SIM_MUTATION")
+
+func planted(bug string) bool { return plantedBug == bug }
+
+func plantedOr[T any](bug string, is, else_ T) T {
+	if planted(bug) {
+		return is
+	}
+	return else_
+}
+`
+}
+
+// mutated puts all edits into a file's text.
+func mutated(t *testing.T, file, text string, edits []*plannedEdit) string {
+	t.Helper()
+	for _, e := range edits {
+		if n := strings.Count(text, e.old); n != 1 {
+			t.Fatalf("%s has the text %d times, which the mutation %q replaces: bring the mutation up to date\n%s",
+				file, n, mutations[e.places[0].mutation].name, e.old)
+		}
+		e.at = strings.Index(text, e.old)
+	}
+	slices.SortFunc(edits, func(a, b *plannedEdit) int { return b.at - a.at })
+	end := len(text) + 1
+	for _, e := range edits {
+		if e.at+len(e.old) > end {
+			t.Fatalf("%s: the edit of %q overlaps another one", file, e.old)
+		}
+		end = e.at
+		text = text[:e.at] + e.render() + text[e.at+len(e.old):]
+	}
+	return text
+}
+
+// render is the text with its alternatives.
+func (e *plannedEdit) render() string {
+	out := e.old
+	for _, p := range e.places {
+		switch {
+		case e.typ != "":
+			out = fmt.Sprintf("func() %s {\nif planted(\"%d\") {\nreturn %s\n}\nreturn %s\n}()", e.typ, p.mutation, p.new, out)
+		case e.kind == condition:
+			out = fmt.Sprintf("(planted(\"%d\") && (%s) || !planted(\"%d\") && (%s))", p.mutation, p.new, p.mutation, out)
+		case e.kind == value:
+			out = fmt.Sprintf("plantedOr(\"%d\", %s, %s)", p.mutation, p.new, out)
+		default:
+			out = fmt.Sprintf("if planted(\"%d\") {\n%s\n} else {\n%s\n}\n", p.mutation, p.new, out)
+		}
+	}
+	return out
 }

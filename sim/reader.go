@@ -63,6 +63,7 @@ func (f *fetching) fetch(to cluster.BrokerID, wants map[cluster.TopicPartition]w
 			for _, tp := range order {
 				ids[tp] = b.topicIDOf(tp)
 			}
+			f.w.check.fetchAnswered(b, wants, response)
 			reply(answered{served{response, err}, ids})
 		})
 	}, func(answer any, err error) {
@@ -85,6 +86,24 @@ func (f *fetching) fetch(to cluster.BrokerID, wants map[cluster.TopicPartition]w
 		s.known = wants
 		done(foundIn(response, answer.(answered).ids), nil)
 	})
+}
+
+// fetchAnswered: a request for a leader epoch is not answered by another leader.
+func (c *checker) fetchAnswered(b *broker, wants map[cluster.TopicPartition]wanted, response kmsg.Response) {
+	answer, ok := response.(*kmsg.FetchResponse)
+	if !ok {
+		return
+	}
+	for i := range answer.Topics {
+		for j := range answer.Topics[i].Partitions {
+			part := &answer.Topics[i].Partitions[j]
+			tp := cluster.TopicPartition{Topic: answer.Topics[i].Topic, Partition: part.Partition}
+			d, hosted := b.rep.Describe(tp)
+			if want := wants[tp].epoch; part.ErrorCode == 0 && hosted && want >= 0 && want != d.LeaderEpoch {
+				c.w.fail("epoch-fence", "broker %d, in leader epoch %d of %v, answers a fetch for epoch %d", b.id, d.LeaderEpoch, tp, want)
+			}
+		}
+	}
 }
 
 // request names what is new since the last one of the session.
