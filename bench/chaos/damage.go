@@ -32,23 +32,32 @@ type fileKind struct {
 	// match tells which files, by their path below the data directory; partition is the
 	// directory of the load's partition that is damaged.
 	match func(path, partition string) bool
-	cold  bool // choose files that are not the newest of their kind
+	which age
 }
+
+// age is which files of a kind are chosen among.
+type age int
+
+const (
+	anyAge age = iota
+	cold       // not the newest
+	newest
+)
 
 var fileKinds = []fileKind{
 	{"log", "log segment", broker, "coordinators have no partition logs", func(path, partition string) bool {
 		return filepath.Dir(path) == partition && strings.HasSuffix(path, ".log")
-	}, true},
+	}, cold},
 	{"index", "index", broker, "coordinators have no indexes", func(path, partition string) bool {
 		return filepath.Dir(path) == partition && (strings.HasSuffix(path, ".index") || strings.HasSuffix(path, ".timeindex"))
-	}, false},
+	}, anyAge},
 	{"checkpoint", "checkpoint", broker, "coordinators have no checkpoints", func(path, partition string) bool {
 		return strings.HasSuffix(path, "-checkpoint") && (filepath.Dir(path) == partition || filepath.Dir(path) == ".")
-	}, false},
-	{"wal", "write-ahead log", coordinator, "brokers have no write-ahead log", func(path, _ string) bool { return strings.HasSuffix(path, ".wal") }, false},
+	}, anyAge},
+	{"wal", "write-ahead log", coordinator, "brokers have no write-ahead log", func(path, _ string) bool { return strings.HasSuffix(path, ".wal") }, anyAge},
 	{"snapshot", "snapshot", both, "", func(path, partition string) bool {
 		return strings.HasSuffix(path, ".snapshot") && (filepath.Dir(path) == partition || filepath.Base(filepath.Dir(path)) == "snapshot")
-	}, false},
+	}, newest},
 }
 
 // candidates are the files of a kind that a server has, with something in them.
@@ -71,8 +80,13 @@ func candidates(node *fleet.Node, k fileKind, partition string) ([]string, error
 		}
 		return nil
 	})
-	if k.cold && len(found) > 1 {
-		found = found[:len(found)-1] // WalkDir is in the order of names, and these are offsets
+	if last := len(found) - 1; last > 0 { // WalkDir is in the order of names, and these are offsets
+		switch k.which {
+		case cold:
+			found = found[:last]
+		case newest:
+			found = found[last:]
+		}
 	}
 	return found, err
 }
@@ -130,24 +144,48 @@ func truncate(s *stage, file *os.File, size int64) (string, error) {
 // lead makes the victim lead the damaged partition, so that its files are what is read, and
 // reads that back. A victim that does not take over has been found out, or is away.
 func lead(ctx context.Context, s *stage) error {
+	s.takeLead(ctx)
+	s.readDamaged(ctx)
+	return nil
+}
+
+func (s *stage) takeLead(ctx context.Context) {
 	if len(s.victims) > 1 || strings.HasPrefix(s.victims[0].Name, "coordinator") {
-		return s.readDamaged(ctx)
+		return
 	}
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := s.makeLeader(bounded, s.victims[0], s.harmed()); err != nil {
 		s.note("%s does not lead what was damaged: %v", s.victims[0].Name, err)
 	}
-	return s.readDamaged(ctx)
 }
 
-func (s *stage) readDamaged(ctx context.Context) error {
+// awaitFound waits for a running server to find its damage: what it wrote itself it does not check
+// when it is read, because the page cache has it; the scrubber reads it again and again.
+func (s *stage) awaitFound(ctx context.Context) {
+	began := time.Now()
+	for time.Since(began) < scrubRound {
+		if len(s.quotes()) >= len(s.victims) {
+			s.note("found after %.1f s", time.Since(began).Seconds())
+			return
+		}
+		if sleep(ctx, 50*time.Millisecond) != nil {
+			return
+		}
+	}
+	s.note("not found while it ran")
+}
+
+// scrubRound is the scrubber's rest and time to read.
+const scrubRound = 13 * time.Second
+
+// readDamaged reads the damaged partition. What cannot be read in the end is found by the account.
+func (s *stage) readDamaged(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 6*time.Second)
 	defer cancel()
 	if _, err := s.load.ReadBack(ctx, s.harmed()); err != nil {
-		s.note("reading the damaged partition: %v", err)
+		s.note("reading the damaged partition: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	return nil // what cannot be read in the end is found by the account
 }
 
 // makeLeader puts a broker first among a partition's replicas and has the preferred leader
@@ -187,25 +225,37 @@ func (s *stage) makeLeader(ctx context.Context, node *fleet.Node, partition int3
 // while it is down, of each kind of file.
 func damageFaults() (rows []*fault) {
 	for _, k := range fileKinds {
-		brokers := map[string]string{"log.flush.offset.checkpoint.interval.ms": "300", "replica.high.watermark.checkpoint.interval.ms": "300"}
 		coordinators := map[string]string{}
 		if k.name == "snapshot" {
-			coordinators["snapCount"] = "150"
+			coordinators["snapCount"] = "80"
+		}
+		losesAll, warmUp := "", time.Duration(0)
+		switch k.name {
+		case "log":
+			losesAll = "Every replica was damaged and cut its log there, so no copy was left of what stood behind the furthest cut"
+		case "checkpoint":
+			warmUp = checkpointed
+		case "snapshot":
+			warmUp = 3 * time.Second
+		case "wal":
+			losesAll = "A log that ends early cannot be told from one whose last write was torn, and here all members' logs end early"
 		}
 		row := func(name, title string, strike func(context.Context, *stage) error) {
 			rows = append(rows, &fault{
-				name: name, title: title, scope: k.scope, whyScope: k.whyScope, brokers: brokers, coordinators: coordinators,
-				hold: damageHold, strike: strike, mend: start, after: lead, damages: true, expected: damageExpected(k),
+				name: name, title: title, scope: k.scope, whyScope: k.whyScope, coordinators: coordinators,
+				hold: damageHold, strike: strike, mend: start, after: lead, damages: true, losesAll: losesAll, warmUp: warmUp, expected: damageExpected(k),
 			})
 		}
 		row("flip-"+k.name, "bit flip in the "+k.title+" of a running server, which is then killed and started", func(ctx context.Context, s *stage) error {
 			if err := s.harm(k, flip); err != nil {
 				return err
 			}
-			if err := errors.Join(lead(ctx, s), sleep(ctx, damageHold)); err != nil {
-				return err
+			s.takeLead(ctx)
+			if k.name == "log" {
+				s.awaitFound(ctx)
 			}
-			return kill(ctx, s)
+			s.readDamaged(ctx)
+			return errors.Join(sleep(ctx, damageHold), kill(ctx, s))
 		})
 		row("flip-"+k.name+"-down", "bit flip in the "+k.title+" of a killed server", func(ctx context.Context, s *stage) error {
 			return errors.Join(kill(ctx, s), s.harm(k, flip))
@@ -217,7 +267,11 @@ func damageFaults() (rows []*fault) {
 	return rows
 }
 
-const damageHold = 300 * time.Millisecond
+const (
+	damageHold = 300 * time.Millisecond
+	// checkpointed is when the high watermarks have been written, every 5 s.
+	checkpointed = 6 * time.Second
+)
 
 func damageExpected(k fileKind) string {
 	switch k.name {

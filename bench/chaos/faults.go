@@ -19,6 +19,7 @@ type fault struct {
 	scope       kind   // whose files or powers it has to do with; both: any server's
 	whyScope    string // why the other half's roles make no sense, if they do not
 	needs       need
+	warmUp      time.Duration // before the strike, if not warmUp
 	hold        time.Duration // between the strike and the mending
 	// brokers and coordinators are added to the servers' configuration.
 	brokers, coordinators map[string]string

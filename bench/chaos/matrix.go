@@ -138,7 +138,11 @@ func (m *matrix) cell(ctx context.Context, c cell) *result {
 	if err := m.act(ctx, s, r); err != nil {
 		r.violation("%v", err)
 	}
-	r.said = append(r.said, s.quotes()...)
+	for _, line := range s.quotes() {
+		if !slices.ContainsFunc(r.refused, func(refusal string) bool { return strings.Contains(refusal, line) }) {
+			r.said = append(r.said, line)
+		}
+	}
 	r.notes = append(r.notes, s.notes...)
 	if s.revived > 0 && !c.fault.mayEnd {
 		r.violation("%d servers ended by themselves", s.revived)
@@ -177,7 +181,7 @@ func (m *matrix) setUp(ctx context.Context, s *stage, c cell) error {
 	if err := s.open(ctx, options, c.role.name == "group-coordinator"); err != nil {
 		return err
 	}
-	return sleep(ctx, warmUp)
+	return sleep(ctx, max(warmUp, c.fault.warmUp))
 }
 
 // warmUp is how long the load runs before the fault: long enough for some segments, indexes,
@@ -320,7 +324,12 @@ func (m *matrix) account(ctx context.Context, s *stage, r *result) error {
 	if err != nil {
 		r.violation("%v", err)
 	}
-	r.writes, r.violations = writes, append(r.violations, findings...)
+	r.writes = writes
+	if excusable && len(findings) > 0 {
+		r.excused += fmt.Sprintf(" %s: %s.", r.fault.losesAll, strings.Join(findings[:min(2, len(findings))], "; "))
+	} else {
+		r.violations = append(r.violations, findings...)
+	}
 	return m.compareReplicas(ctx, s, r)
 }
 
@@ -377,6 +386,9 @@ func (m *matrix) accountCommits(ctx context.Context, s *stage, r *result, excusa
 func (m *matrix) compareReplicas(ctx context.Context, s *stage, r *result) error {
 	bounded, cancel := context.WithTimeout(ctx, finishBound)
 	defer cancel()
+	if r.fault.damages {
+		awaitAlike(bounded, s.fleet.Brokers)
+	}
 	if err := s.fleet.Stop(bounded); err != nil {
 		return err
 	}

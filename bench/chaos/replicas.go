@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"understudy/internal/fleet"
 )
@@ -29,6 +31,22 @@ func compareLogs(brokers []*fleet.Node, topic string, partitions int) (differenc
 		}
 	}
 	return differences, nil
+}
+
+// alikeBound is how long replicas may take to mend damage from each other.
+const alikeBound = 8 * time.Second
+
+// awaitAlike waits until the replicas of the load's topic, to which nobody writes any more, are
+// the same; in vain is no error, the comparison of the stopped brokers tells.
+func awaitAlike(ctx context.Context, brokers []*fleet.Node) {
+	ctx, cancel := context.WithTimeout(ctx, alikeBound)
+	defer cancel()
+	for {
+		differences, err := compareLogs(brokers, loadTopic, loadPartitions)
+		if err == nil && len(differences) == 0 || sleep(ctx, 100*time.Millisecond) != nil {
+			return
+		}
+	}
 }
 
 func logContent(dir string) ([]byte, error) {
