@@ -93,3 +93,58 @@ func FuzzHighestTerm(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSnapshotFile: any file that is taken for a snapshot has its checksum.
+func FuzzSnapshotFile(f *testing.F) {
+	fs := vfs.NewMem()
+	l := openLog(f, fs)
+	fill(f, l, 1, 3, 1)
+	saveSnapshot(f, l, 2)
+	whole, err := readFile(fs, l.snapshotPath(2))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)-1])
+	f.Add(make([]byte, 40))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fs := vfs.NewMem()
+		file, err := fs.Create("s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verifySnapshot(file, "s"); err == nil && crc32.Checksum(data[:len(data)-4], castagnoli) != binary.LittleEndian.Uint32(data[len(data)-4:]) {
+			t.Fatal("taken with a wrong checksum")
+		}
+	})
+}
+
+// FuzzDirectory puts anything in the place of the small files: they are taken or refused.
+func FuzzDirectory(f *testing.F) {
+	f.Add([]byte(`{"format":1,"member":1,"members":[1,2,3],"incarnation":5}`), []byte(`{"floor":3,"term":4,"cause":"x"}`))
+	f.Add([]byte("{"), []byte("{}"))
+	f.Fuzz(func(t *testing.T, identity, mark []byte) {
+		fs := vfs.NewMem()
+		if err := fs.MkdirAll(testDir); err != nil {
+			t.Fatal(err)
+		}
+		for name, data := range map[string][]byte{identityFile: identity, recoveryFile: mark} {
+			file, err := fs.Create(testDir + "/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := file.Write(data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if found, err := ReadRecovery(fs, testDir); err != nil || found == nil {
+			t.Fatalf("the mark went unnoticed: %v", err)
+		}
+		if l, err := tryOpen(fs); err == nil {
+			_ = l.Close()
+		}
+	})
+}

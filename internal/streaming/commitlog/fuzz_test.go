@@ -3,6 +3,7 @@ package commitlog
 import (
 	"bytes"
 	"maps"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -156,5 +157,79 @@ func FuzzSegment(f *testing.F) {
 			at = slice.NextOffset()
 		}
 		_, _, _ = l.OffsetForTimestamp(5)
+	})
+}
+
+// FuzzDamage overwrites a stretch of a log's segments: what is served is what was written, in
+// order, or it is refused.
+func FuzzDamage(f *testing.F) {
+	pristine, values := damageLog(f)
+	paths, sizes := filesOf(f, pristine, logSuffix)
+	f.Add(uint8(0), uint16(300), []byte{1}, true)
+	f.Add(uint8(1), uint16(0), make([]byte, 512), true)
+	f.Add(uint8(2), uint16(200), []byte("garbage"), false)
+	f.Fuzz(func(t *testing.T, segment uint8, at uint16, data []byte, clean bool) {
+		i := int(segment) % len(paths)
+		from := int64(at) % sizes[i]
+		data = data[:min(int64(len(data)), sizes[i]-from)]
+		mem := pristine.Clone()
+		file, err := mem.OpenFile(paths[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.WriteAt(data, from); err != nil {
+			t.Fatal(err)
+		}
+		if !clean {
+			if err := mem.Remove(filepath.Join(testDir, cleanShutdownName)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m, err := Open(testConfig(mem, testDir))
+		if err != nil {
+			return // refused by name: messages of an old format
+		}
+		defer func() { _ = m.Close(false) }()
+		got, _ := readAround(t, openLog(t, m, damageConfig()))
+		rest := values
+		for _, value := range got {
+			found := slices.Index(rest, value)
+			if found < 0 {
+				t.Fatalf("served %s, which is not, or not there, in %v", value, values)
+			}
+			rest = rest[found+1:]
+		}
+	})
+}
+
+// FuzzIndexes puts anything in the place of indexes: they are not believed.
+func FuzzIndexes(f *testing.F) {
+	pristine, values := damageLog(f)
+	paths, _ := filesOf(f, pristine, indexSuffix)
+	times, _ := filesOf(f, pristine, timeIndexSuffix)
+	f.Add(uint8(0), content(f, pristine, paths[0]), content(f, pristine, times[0]))
+	f.Add(uint8(1), []byte{0, 0, 0, 1, 0, 0, 0, 50, 0, 0, 0, 3, 0, 0, 0, 90}, make([]byte, 24))
+	f.Fuzz(func(t *testing.T, segment uint8, offsets, timestamps []byte) {
+		mem := pristine.Clone()
+		i := int(segment) % len(paths)
+		for path, data := range map[string][]byte{paths[i]: offsets, times[i]: timestamps} {
+			if err := writeFile(mem, path, data, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m, err := Open(testConfig(mem, testDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = m.Close(false) }()
+		l := openLog(t, m, damageConfig())
+		for at, value := range map[int64]cluster.Offset{1000: 0, 1065: 14, 1070: 14, 1150: 30} {
+			if found, ok, err := l.OffsetForTimestamp(at); err != nil || !ok || found.Offset != value {
+				t.Fatalf("timestamp %d is found at %+v, %v, not at %d", at, found, err, value)
+			}
+		}
+		if got, refused := readAround(t, l); !slices.Equal(got, values) || len(refused) > 0 {
+			t.Fatalf("served %v\nwant %v", got, values)
+		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand"
+	"runtime"
 	"testing"
 
 	"understudy/internal/streaming/cluster"
@@ -251,10 +252,21 @@ func FuzzDecompress(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(int8(codec), out)
+		bomb, err := codec.Compress(nil, make([]byte, 8<<20), 0)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(int8(codec), bomb)
 	}
 	f.Fuzz(func(t *testing.T, codec int8, data []byte) {
-		const limit = 1 << 16
+		const limit, memoryMax = 1 << 16, 32 << 20
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		out, err := Codec(codec).Decompress(nil, data, limit)
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used > memoryMax {
+			t.Fatalf("%d bytes were allocated for %d, to be at most %d", used, len(data), limit)
+		}
 		if err == nil && len(out) > limit {
 			t.Fatalf("%d bytes, over the limit", len(out))
 		}

@@ -3,6 +3,8 @@ package registry
 import (
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 
@@ -179,5 +181,22 @@ func FuzzDecode(f *testing.F) {
 		_, _ = DecodePartitionList("/x", data)
 		_, _ = DecodeReassignments(data)
 		_, _ = DecodeLogDirEvent(data)
+	})
+}
+
+// FuzzLoadSession reads any file as a saved session: it is used only if it is this broker's.
+func FuzzLoadSession(f *testing.F) {
+	f.Add([]byte(`{"version":1,"servers":"h:1","clusterId":"c","brokerId":1,"id":7,"password":"AAAA"}`))
+	f.Add([]byte(`{"version":`))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path := filepath.Join(dir, "session")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		saved, ok, err := LoadSession(path, "h:1", "c", 1)
+		if ok && (err != nil || saved.ID == 0 || saved.BrokerID != 1 || saved.ClusterID != "c") {
+			t.Fatalf("%+v, %v", saved, err)
+		}
 	})
 }
