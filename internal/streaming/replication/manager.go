@@ -28,6 +28,8 @@ type Manager struct {
 	right     leadershipRight
 	leaving   atomic.Bool   // see Leave
 	repairs   chan struct{} // capacity 1: a reader has come upon damage
+	// repairFetch is how a stepped manager's repairer asks; nil: over a connection.
+	repairFetch RepairFetch
 
 	// control serialises LeaderAndISR, StopReplica and the checks of UpdateMetadata.
 	control struct {

@@ -136,25 +136,19 @@ func (m *Manager) repairSources(h *hosted) []cluster.BrokerID {
 func (m *Manager) copyOf(ctx context.Context, source cluster.BrokerID, tp cluster.TopicPartition, damage commitlog.Damage) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
-	endpoint, found := m.config.Metadata.Image().Endpoint(source, m.config.InterBrokerListener)
-	if !found {
-		return nil, errors.New("its address is not known")
-	}
-	client, err := wire.Dial(ctx, hostPort(endpoint.Host, endpoint.Port), wire.ClientOptions{
-		ClientID: fmt.Sprintf("broker-%d-repair", m.config.Self), DialContext: m.config.Dial,
-	})
+	ask, hangUp, err := m.repairSource(ctx, source)
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close()
+	defer hangUp()
 	size := damage.To - damage.From
 	var data []byte
 	for next := damage.First; int64(len(data)) < size; {
-		answer, err := client.Do(ctx, repairRequest(tp, next, size-int64(len(data))))
+		answer, err := ask(repairRequest(tp, next, size-int64(len(data))))
 		if err != nil {
 			return nil, err
 		}
-		records, err := repairRecords(answer.(*kmsg.FetchResponse))
+		records, err := repairRecords(answer)
 		if err != nil {
 			return nil, err
 		}
@@ -165,6 +159,39 @@ func (m *Manager) copyOf(ctx context.Context, source cluster.BrokerID, tp cluste
 		data, next = append(data, records[:whole]...), after
 	}
 	return data, nil
+}
+
+// repairSource connects to a broker.
+func (m *Manager) repairSource(ctx context.Context, source cluster.BrokerID) (ask func(*kmsg.FetchRequest) (*kmsg.FetchResponse, error), hangUp func(), err error) {
+	if m.repairFetch != nil {
+		return func(request *kmsg.FetchRequest) (*kmsg.FetchResponse, error) { return m.repairFetch(source, request) }, func() {}, nil
+	}
+	endpoint, found := m.config.Metadata.Image().Endpoint(source, m.config.InterBrokerListener)
+	if !found {
+		return nil, nil, errors.New("its address is not known")
+	}
+	client, err := wire.Dial(ctx, hostPort(endpoint.Host, endpoint.Port), wire.ClientOptions{
+		ClientID: fmt.Sprintf("broker-%d-repair", m.config.Self), DialContext: m.config.Dial,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(request *kmsg.FetchRequest) (*kmsg.FetchResponse, error) {
+		answer, err := client.Do(ctx, request)
+		if err != nil {
+			return nil, err
+		}
+		return answer.(*kmsg.FetchResponse), nil
+	}, client.Close, nil
+}
+
+// RepairFetch stands for a request on a connection of the repairer.
+type RepairFetch func(source cluster.BrokerID, request *kmsg.FetchRequest) (*kmsg.FetchResponse, error)
+
+// Repair does the repairer's work, once.
+func (s *Stepped) Repair(fetch RepairFetch) {
+	s.repairFetch = fetch
+	s.repairAll(context.Background(), map[commitlog.Damage]bool{})
 }
 
 func repairRequest(tp cluster.TopicPartition, from cluster.Offset, size int64) *kmsg.FetchRequest {
