@@ -44,10 +44,12 @@ is 0 if nothing wrong was found, 1 if something was, 2 if it could not be judged
 	return cmd
 }
 
-// judged runs what ends in a report. An error means exit status 2.
+// judged runs what ends in a report. The first signal ends the clients' work, and what there
+// is by then is judged. An error means exit status 2.
 func judged(cmd *cobra.Command, work func(ctx context.Context) error) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program
 	err := work(ctx)
 	if _, done := err.(exitStatus); err == nil || done { //nolint:errorlint // an exitStatus is never wrapped
 		return err

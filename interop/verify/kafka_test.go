@@ -31,8 +31,13 @@ func TestKafkaUnderKills(t *testing.T) {
 			f := servers(t, kind, 1, brokerProperties, nil)
 			start(t, f.Coordinators...)
 			start(t, f.Brokers...)
-			r := launch(t, "kafka", strings.Join(f.Bootstrap(), ","), "--duration", "8s", "--min-insync-replicas", "2", "--out", t.TempDir())
-			r.strike(t, time.Second, f.Brokers[0])
+			r := launch(t, "kafka", strings.Join(f.Bootstrap(), ","), "--duration", "10m", "--min-insync-replicas", "2", "--out", t.TempDir())
+			if rounds(t) == 1 {
+				r.kill(t, f.Brokers[0])
+			} else {
+				r.strike(t, f.Brokers...)
+			}
+			r.finish(t)
 			r.expect(t, 0)
 		})
 	}

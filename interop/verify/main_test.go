@@ -12,8 +12,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +42,20 @@ func runTests(m *testing.M) int {
 	defer remove()
 	program = built
 	return m.Run()
+}
+
+// rounds is how often every server is killed: once, or UNDERSTUDY_VERIFY_ROUNDS times.
+func rounds(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("UNDERSTUDY_VERIFY_ROUNDS")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("UNDERSTUDY_VERIFY_ROUNDS=%s: give a number of rounds", text)
+	}
+	return n
 }
 
 // limited returns a context that ends with the test's patience.
@@ -124,7 +140,9 @@ type run struct {
 // launch starts `understudy verify` with arguments.
 func launch(t *testing.T, args ...string) *run {
 	t.Helper()
-	r := &run{command: exec.CommandContext(limited(t), program, append([]string{"verify"}, args...)...), ended: make(chan struct{}), began: time.Now()}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds(t))*patience)
+	t.Cleanup(cancel)
+	r := &run{command: exec.CommandContext(ctx, program, append([]string{"verify"}, args...)...), ended: make(chan struct{}), began: time.Now()}
 	r.command.Stdout, r.command.Stderr = &r.stdout, &r.stderr
 	if err := r.command.Start(); err != nil {
 		t.Fatal(err)
@@ -147,17 +165,55 @@ func (r *run) expect(t *testing.T, status int) string {
 	return r.stdout.String()
 }
 
-// strike kills each server in turn with kill -9 and starts it again, while verify runs.
-func (r *run) strike(t *testing.T, pause time.Duration, nodes ...*fleet.Node) {
+// killPause is how long the servers work between two kills.
+const killPause = time.Second
+
+// strike kills each server in turn with kill -9 and starts it again, while verify runs; from
+// the second round on it ends with all of them at once.
+func (r *run) strike(t *testing.T, nodes ...*fleet.Node) {
 	t.Helper()
-	for _, node := range nodes {
-		select {
-		case <-time.After(pause):
-		case <-r.ended:
-			t.Fatalf("verify ended before %s was killed; stderr:\n%s\n%s", node.Name, &r.stderr, &r.stdout)
+	for range rounds(t) {
+		for _, node := range nodes {
+			r.kill(t, node)
 		}
+		if rounds(t) > 1 {
+			r.kill(t, nodes...)
+		}
+	}
+}
+
+// work lets the clients work for a while.
+func (r *run) work(t *testing.T) {
+	t.Helper()
+	select {
+	case <-time.After(killPause):
+	case <-r.ended:
+		t.Fatalf("verify ended too early; stderr:\n%s\n%s", &r.stderr, &r.stdout)
+	}
+}
+
+// kill kills servers at the same moment and starts them again.
+func (r *run) kill(t *testing.T, nodes ...*fleet.Node) {
+	t.Helper()
+	r.work(t)
+	for _, node := range nodes {
+		if process := node.Process(); process != nil {
+			_ = process.KillAsync() // already gone is what we want
+		}
+	}
+	for _, node := range nodes {
 		node.Kill()
-		start(t, node)
+	}
+	start(t, nodes...)
+}
+
+// finish tells verify that the faults are over, so that its duration need not be guessed: it
+// ends its work as after a Ctrl-C and judges what there is.
+func (r *run) finish(t *testing.T) {
+	t.Helper()
+	r.work(t)
+	if err := r.command.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
 	}
 }
 
