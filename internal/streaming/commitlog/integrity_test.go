@@ -333,3 +333,62 @@ func TestRepairTakesNoOtherBatches(t *testing.T) {
 		t.Fatalf("refused %v", refused)
 	}
 }
+
+// After kill -9, recovery reads what lies above the recovery point. A flipped bit there is no
+// torn end: what follows stays, and the rest is served and mended.
+func TestFlippedBitsAboveTheRecoveryPoint(t *testing.T) {
+	fsys := vfs.NewMem()
+	m := openManager(t, testConfig(fsys, testDir))
+	l := openLog(t, m, DefaultLogConfig())
+	for i := range 12 {
+		batch := batchOf(t, record.DefaultOptions(), int64(1000+10*i), fmt.Sprintf("value %d", i), strings.Repeat("x", 30))
+		if _, err := l.AppendLeader(batch, AppendOptions{LeaderEpoch: cluster.LeaderEpoch(1 + i/4), NowMs: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	values := readValues(t, l, 0, l.EndOffset(), 1<<20)
+	paths, sizes := filesOf(t, fsys, logSuffix)
+	last := sizes[0] / 12 * 11 // the last batch could be a torn one
+	for at := range last {
+		damaged := fsys.Clone()
+		flip(t, damaged, paths[0], at, uint(at%8))
+		m, err := Open(testConfig(damaged, testDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := openLog(t, m, DefaultLogConfig())
+		got, refused := readAround(t, l)
+		if len(refused) > 2 || !slices.Equal(got, without(values, refused)) {
+			t.Fatalf("byte %d: refused %v, served\n%v\nof\n%v", at, refused, got, values)
+		}
+		_ = m.Close(false)
+	}
+}
+
+// Good batches are believed, and not a checkpoint in which a digit is wrong.
+func TestWrongEpochCheckpointAfterACrash(t *testing.T) {
+	fsys, values := damageLog(t)
+	if err := fsys.Remove(filepath.Join(testDir, cleanShutdownName)); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"0\n1\n9 0\n", "0\n3\n1 0\n2 16\n7 32\n", "0\n2\n5 0\n6 3\n", "0\n0\n"} {
+		damaged := fsys.Clone()
+		path := filepath.Join(testDir, testPartition.String(), epochCheckpointName)
+		if err := writeFile(damaged, path, []byte(text), true); err != nil {
+			t.Fatal(err)
+		}
+		for _, recoveryPoint := range []string{"0\n0\n", "0\n1\nsongs 0 20\n"} {
+			if err := writeFile(damaged, filepath.Join(testDir, recoveryPointName), []byte(recoveryPoint), true); err != nil {
+				t.Fatal(err)
+			}
+			m := openManager(t, testConfig(damaged.Clone(), testDir))
+			l := openLog(t, m, damageConfig())
+			if got, refused := readAround(t, l); !slices.Equal(got, values) {
+				t.Fatalf("%q: refused %v, served %v", text, refused, got)
+			}
+			if epoch, end := l.EndOffsetForEpoch(2); epoch != 2 || end != 32 {
+				t.Fatalf("%q: epoch 2 is answered with %d, which ends at %d", text, epoch, end)
+			}
+		}
+	}
+}

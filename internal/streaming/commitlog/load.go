@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -298,7 +299,13 @@ func (l *Log) recoverSegments(segments []*segment, clean bool, recoveryPoint clu
 			trusted = s.base
 		}
 		var cut bool
-		if end, cut, err = l.recoverOne(s, trusted, unclean, last); err != nil {
+		latest := cluster.NoLeaderEpoch
+		if i > 0 {
+			if latest, err = l.lastEpochOf(segments[i-1]); err != nil {
+				return nil, 0, err
+			}
+		}
+		if end, cut, err = l.recoverOne(s, trusted, unclean, last, latest); err != nil {
 			return nil, 0, err
 		}
 		// A snapshot past what was trusted may not have reached the disk as it should.
@@ -315,6 +322,14 @@ func (l *Log) recoverSegments(segments []*segment, clean bool, recoveryPoint clu
 		}
 	}
 	return segments, end, nil
+}
+
+func (l *Log) surveyAndAdopt(s *segment, end cluster.Offset, active bool) error {
+	found, err := l.surveyWith(s, s.size.Load(), end, noEpochKnown)
+	if err != nil {
+		return err
+	}
+	return l.adoptSurvey(s, found, active)
 }
 
 // surveyFound examines a segment that no crash can have torn: whatever is wrong with it is
@@ -355,11 +370,90 @@ func (l *Log) surveyFound(s *segment, bound, recoveryPoint cluster.Offset, last 
 	return bound, true, l.adoptSurvey(s, found, last)
 }
 
-func (l *Log) recoverOne(s *segment, trusted cluster.Offset, unclean, last bool) (end cluster.Offset, cut bool, err error) {
+// lastEpochOf is the leader epoch of a segment's last batch.
+func (l *Log) lastEpochOf(s *segment) (latest cluster.LeaderEpoch, err error) {
+	latest = cluster.NoLeaderEpoch
 	size := s.size.Load()
-	good, end, damage, err := l.recoverSegment(s, trusted, unclean)
+	entry, err := s.lookupPosition(l.files, size)
+	if err != nil {
+		return latest, err
+	}
+	err = s.walk(l.files, min(entry.position, size), size, func(header record.Batch, _, _ int64, _ io.ReaderAt) error {
+		latest = header.LeaderEpoch()
+		return nil
+	})
+	if errors.Is(err, ErrCorrupt) {
+		return cluster.NoLeaderEpoch, nil // a damage of its own, which is found when it is read
+	}
+	return latest, err
+}
+
+// keepAround decides about damage with good batches behind it. What a crash tears ends the
+// file, or leaves zeros where data did not arrive: that is cut off with all that follows.
+// Anything else was once whole: it is damage, which another replica can mend, and what
+// follows stays.
+func (l *Log) keepAround(s *segment, damagedAt int64) (end cluster.Offset, keep bool, err error) {
+	size := s.size.Load()
+	found, err := l.surveyWith(s, size, math.MaxInt64, noEpochKnown)
+	if err != nil {
+		if errors.Is(err, errLegacyFormat) {
+			return 0, false, nil
+		}
+		return 0, false, err
+	}
+	count := len(found.damaged)
+	if count == 0 || found.damaged[count-1].To == size || len(found.batches) == 0 {
+		return 0, false, nil
+	}
+	for _, d := range found.damaged {
+		torn, err := l.hasZeroSector(s, d)
+		if torn || err != nil {
+			return 0, false, err
+		}
+	}
+	for _, b := range found.batches {
+		if b.position >= damagedAt && b.epoch > l.epochs.latest() {
+			l.epochs.assign(b.epoch, b.base)
+		}
+	}
+	return found.batches[len(found.batches)-1].last + 1, true, nil
+}
+
+// hasZeroSector looks for a sector of zeros in a damaged stretch.
+func (l *Log) hasZeroSector(s *segment, d Damage) (bool, error) {
+	const sector = 512
+	file, err := l.files.acquire(&s.log)
+	if err != nil {
+		return false, err
+	}
+	defer l.files.release(&s.log)
+	var buffer [sector]byte
+	for at := d.From / sector * sector; at < d.To; at += sector {
+		part := buffer[:min(at+sector, d.To)-max(at, d.From)]
+		if n, err := file.ReadAt(part, max(at, d.From)); n < len(part) {
+			return false, fmt.Errorf("read %s: %w", s.log.path(), err)
+		}
+		if len(part) >= 8 && len(bytes.TrimLeft(part, "\x00")) == 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (l *Log) recoverOne(s *segment, trusted cluster.Offset, unclean, last bool, latest cluster.LeaderEpoch) (end cluster.Offset, cut bool, err error) {
+	size := s.size.Load()
+	good, end, damage, err := l.recoverSegment(s, trusted, unclean, latest)
 	if err != nil {
 		return 0, false, err
+	}
+	if damage != nil {
+		behind, keep, err := l.keepAround(s, good)
+		if err != nil {
+			return 0, false, err
+		}
+		if keep {
+			return behind, false, l.surveyAndAdopt(s, behind, last)
+		}
 	}
 	if damage != nil {
 		l.dir.logger.Warn("damaged end of a segment cut off", "topic", l.tp.Topic, "partition", l.tp.Partition,

@@ -18,7 +18,10 @@ import (
 // After a crash (unclean) what other files say of the batches to be checked is forgotten,
 // and read off the batches again: a truncation that had not reached the disk may have been
 // undone, so that old batches stand where those files speak of new ones.
-func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean bool) (good int64, end cluster.Offset, damage error, err error) {
+//
+// latest is the leader epoch of the batch before the segment: the batches are believed, and not
+// the epoch checkpoint, in which a wrong digit would have good batches cut off.
+func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean bool, latest cluster.LeaderEpoch) (good int64, end cluster.Offset, damage error, err error) {
 	file, err := l.files.acquire(&s.log)
 	if err != nil {
 		return 0, 0, nil, err
@@ -48,7 +51,7 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 	for position < reader.limit {
 		header, size, err := reader.check(position)
 		if err == nil {
-			err = l.checkSuccession(reader, position, header, end, recoveryPoint, unclean)
+			err = l.checkSuccession(reader, position, header, end, recoveryPoint, unclean, latest)
 		}
 		if err != nil {
 			if errors.Is(err, ErrCorrupt) && !errors.Is(err, errLegacyFormat) {
@@ -60,6 +63,7 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 		if err := s.noteBatch(l.files, header.LastOffset(), header.MaxTimestamp(), position, size, interval); err != nil {
 			return 0, 0, nil, err
 		}
+		latest = max(latest, header.LeaderEpoch())
 		if checkedFirst < 0 {
 			checkedFirst = header.BaseOffset()
 		}
@@ -77,11 +81,11 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 // checkSuccession verifies that a batch can follow what the log holds before it. Leader
 // epochs never decrease along a log: where they do, past the recovery point, a power
 // failure has put pieces of two histories together.
-func (l *Log) checkSuccession(reader *batchReader, position int64, header record.Batch, end, recoveryPoint cluster.Offset, unclean bool) error {
+func (l *Log) checkSuccession(reader *batchReader, position int64, header record.Batch, end, recoveryPoint cluster.Offset, unclean bool, latest cluster.LeaderEpoch) error {
 	if header.BaseOffset() < end {
 		return reader.corrupt(position, fmt.Errorf("batch at offset %d follows offset %d", header.BaseOffset(), end-1))
 	}
-	epoch, latest := header.LeaderEpoch(), l.epochs.latest()
+	epoch := header.LeaderEpoch()
 	if unclean && header.BaseOffset() >= recoveryPoint && epoch >= 0 && epoch < latest {
 		return reader.corrupt(position, fmt.Errorf("batch of leader epoch %d follows epoch %d", epoch, latest))
 	}

@@ -27,8 +27,15 @@ type surveyed struct {
 
 // survey reads a segment that ends at byte limit and below offset end. A batch whose
 // checksum is right can still have a wrong base offset or leader epoch, which no checksum
-// covers: those must fit in with the batches around them.
+// covers: those must fit in with the batches around them, and with the epoch cache unless that
+// is still to be built.
 func (l *Log) survey(s *segment, limit int64, end cluster.Offset) (*survey, error) {
+	return l.surveyWith(s, limit, end, l.epochs.forOffset)
+}
+
+func noEpochKnown(cluster.Offset) cluster.LeaderEpoch { return cluster.NoLeaderEpoch }
+
+func (l *Log) surveyWith(s *segment, limit int64, end cluster.Offset, epochAt func(cluster.Offset) cluster.LeaderEpoch) (*survey, error) {
 	file, err := l.files.acquire(&s.log)
 	if err != nil {
 		return nil, err
@@ -59,7 +66,7 @@ func (l *Log) survey(s *segment, limit int64, end cluster.Offset) (*survey, erro
 	for {
 		i, reason := misfit(out.batches, s.base, end)
 		if i < 0 {
-			i, reason = l.misfitEpoch(out.batches, before, after)
+			i, reason = misfitEpoch(out.batches, before, after, epochAt)
 		}
 		if i < 0 {
 			break
@@ -128,15 +135,15 @@ func misfit(batches []surveyed, base, end cluster.Offset) (int, error) {
 // misfitEpoch finds a batch whose leader epoch is none that it can have: not between those of
 // its neighbours, or neither the one that the epoch cache knows nor a neighbour's, while the
 // cache is right about others.
-func (l *Log) misfitEpoch(batches []surveyed, preceding, following cluster.LeaderEpoch) (int, error) {
+func misfitEpoch(batches []surveyed, preceding, following cluster.LeaderEpoch, epochAt func(cluster.Offset) cluster.LeaderEpoch) (int, error) {
 	agreeing := 0
 	for i := range batches {
-		if l.epochs.forOffset(batches[i].base) == batches[i].epoch {
+		if epochAt(batches[i].base) == batches[i].epoch {
 			agreeing++
 		}
 	}
 	for i := range batches {
-		epoch, known := batches[i].epoch, l.epochs.forOffset(batches[i].base)
+		epoch, known := batches[i].epoch, epochAt(batches[i].base)
 		before, after := preceding, following
 		if i > 0 {
 			before = batches[i-1].epoch

@@ -22,7 +22,7 @@ import (
 // or from any other replica: only what is committed is ever taken.
 
 const (
-	repairPoll    = 5 * time.Second // damage that nobody has met yet is looked for so often
+	repairPoll    = time.Second // damage that no reader has met, but the scrubber, is looked for so often
 	repairBackoff = time.Second
 	repairTimeout = 10 * time.Second
 	// repairFetchVersion names topics, and lets followers be read from.
