@@ -98,7 +98,7 @@ var brokerKeys = index([]key{
 	{"kafka.metrics.reporters", List, "", nil, readOnly, noEffect, "names Java metrics reporters; there are none here"},
 	{"leader.imbalance.check.interval.seconds", Long, "300", atLeast(1), readOnly, supported, "How often the controller looks for leaderships to give back."},
 	{"leader.imbalance.per.broker.percentage", Int, "10", nil, readOnly, supported, "The share of leaderships away from a broker that makes the controller give them back."},
-	{"listener.security.protocol.map", String, "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL", nil, perBroker, supported, "Which security protocol each listener name stands for."},
+	{"listener.security.protocol.map", String, "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", nil, perBroker, supported, "Which security protocol each listener name stands for."},
 	{"listeners", String, "PLAINTEXT://:9092", nil, perBroker, supported, "The addresses to listen on."},
 	{"log.cleaner.backoff.ms", Long, "15000", atLeast(0), clusterWide, noEffect, "tunes compaction, which does not run yet: compacted topics keep every record"},
 	{"log.cleaner.dedupe.buffer.size", Long, "134217728", nil, clusterWide, noEffect, "tunes compaction, which does not run yet: compacted topics keep every record"},

@@ -28,6 +28,9 @@ import (
 
 func (b *Broker) registerFetch() { b.server.Handle(1, 4, 17, b.handleFetch) }
 
+// futureReplica is the replica id with which Apache's broker copies a log to another directory.
+const futureReplica cluster.BrokerID = -3
+
 // copiedSliceBytes is the size up to which records are read into the answer's own buffer: a
 // sendfile costs more than copying so little.
 const copiedSliceBytes = 32 << 10
@@ -39,6 +42,9 @@ func (b *Broker) handleFetch(request *wire.Request) {
 		replica, epoch = cluster.BrokerID(body.ReplicaState.ID), cluster.BrokerEpoch(body.ReplicaState.Epoch)
 	}
 	follower := replica >= 0
+	if replica < 0 && replica != futureReplica {
+		replica = replication.ConsumerReplica // FetchRequest.isConsumer
+	}
 	context, err := b.fetches.open(request.Version, body, follower, b.now())
 	if err != nil {
 		response := respond[*kmsg.FetchResponse](request)
@@ -47,17 +53,20 @@ func (b *Broker) handleFetch(request *wire.Request) {
 		return
 	}
 	f := &fetch{b: b, request: request, context: context, version: request.Version, isolation: body.IsolationLevel}
+	if replica != replication.ConsumerReplica {
+		f.isolation = replication.ReadUncommitted // others read to the log end, whatever they ask for
+	}
 	fetchRequest := replication.FetchRequest{
 		Replica:      replica,
 		ReplicaEpoch: epoch,
 		MaxWait:      time.Duration(max(body.MaxWaitMillis, 0)) * time.Millisecond,
 		MinBytes:     body.MinBytes,
-		MaxBytes:     min(body.MaxBytes, b.config.FetchMaxBytes),
+		MaxBytes:     max(min(body.MaxBytes, b.config.FetchMaxBytes), 1), // with 0, too, the first batch is given
 		Isolation:    body.IsolationLevel,
 		LeaderOnly:   follower || request.Version <= 10,
 	}
 	if follower {
-		fetchRequest.MaxBytes = body.MaxBytes
+		fetchRequest.MaxBytes = max(body.MaxBytes, 1)
 	}
 	f.resolve(&fetchRequest)
 	if len(fetchRequest.Parts) == 0 && fetchRequest.Standing == nil {
@@ -238,7 +247,7 @@ func (f *fetch) tryEncodePartition(out *fetchBody, p *fetched, leaders *leaderEn
 		}
 	}
 	switch {
-	case f.isolation == replication.ReadCommitted && result.Err == nil && !f.cutShort(p) || f.unheardOf(p):
+	case f.isolation == replication.ReadCommitted && result.Err == nil && result.Diverging == nil && !f.cutShort(p) || f.unheardOf(p):
 		out.arrayLen(len(result.Aborted), flexible)
 	default: // null: nobody asked, or there is an error
 		out.arrayLen(-1, flexible)
@@ -262,7 +271,7 @@ func (f *fetch) tryEncodePartition(out *fetchBody, p *fetched, leaders *leaderEn
 
 // cutShort reports whether there are records and not one was given, for want of room.
 func (f *fetch) cutShort(p *fetched) bool {
-	return (p.records == nil || p.records.Size() == 0) && p.partition.part.FetchOffset < p.result.LastStableOffset
+	return (p.records == nil || p.records.Size() == 0) && p.partition.part.MaxBytes > 0 && p.partition.part.FetchOffset < p.result.LastStableOffset
 }
 
 // unheardOf reports whether a partition is one that the cluster does not have, which Apache's

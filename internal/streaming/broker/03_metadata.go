@@ -27,7 +27,7 @@ func (b *Broker) handleMetadata(request *wire.Request) {
 		b.refuseMetadata(request, body)
 		return
 	}
-	body.Topics = distinctTopics(body.Topics)
+	body.Topics = distinctTopics(onlyIDs(body.Topics))
 	image := b.metadata.Image()
 	missing := b.missingTopics(image, request.Version, body)
 	if len(missing) == 0 {
@@ -56,6 +56,19 @@ func (b *Broker) refuseMetadata(request *wire.Request, body *kmsg.MetadataReques
 		response.Topics = append(response.Topics, topic)
 	}
 	request.Reply(response)
+}
+
+// onlyIDs: if one topic is asked for by id, those without an id are not answered, and names do
+// not count.
+func onlyIDs(topics []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTopic {
+	if !slices.ContainsFunc(topics, func(topic kmsg.MetadataRequestTopic) bool { return topic.TopicID != [16]byte{} }) {
+		return topics
+	}
+	topics = slices.DeleteFunc(topics, func(topic kmsg.MetadataRequestTopic) bool { return topic.TopicID == [16]byte{} })
+	for i := range topics {
+		topics[i].Topic = nil
+	}
+	return topics
 }
 
 // distinctTopics leaves out topics that are named again: they are answered once.
@@ -166,6 +179,9 @@ func (v *metadataView) asked(asked *kmsg.MetadataRequestTopic, errs map[string]e
 		return v.topic(topic)
 	}
 	refused.IsInternal = isInternalTopic(name)
+	if v.operations {
+		refused.AuthorizedOperations = topicOperations
+	}
 	switch err := errs[name]; {
 	case err != nil:
 		refused.ErrorCode = code(err)

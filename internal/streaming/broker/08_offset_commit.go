@@ -63,7 +63,7 @@ func (b *Broker) handleOffsetCommit(request *wire.Request) {
 			places = append(places, place{topic, partition})
 		}
 	}
-	if len(commit.Offsets) == 0 && len(body.Topics) > 0 {
+	if len(commit.Offsets) == 0 { // the group does not hear of it
 		request.Reply(response)
 		return
 	}

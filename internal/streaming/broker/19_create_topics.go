@@ -195,13 +195,11 @@ func numbered(lists [][]cluster.BrokerID, first int32) map[int32]registry.Assign
 }
 
 // givenAssignment checks replica lists as AdminZkClient.validateTopicCreate does. Brokers
-// that do not exist are accepted, as in Kafka.
+// that do not exist are accepted, as in Kafka, and the last of several lists for one partition
+// stands.
 func givenAssignment(given []kmsg.CreateTopicsRequestTopicReplicaAssignment) (map[int32]registry.Assignment, error) {
 	out := make(map[int32]registry.Assignment, len(given))
 	for _, entry := range given {
-		if _, twice := out[entry.Partition]; twice {
-			return nil, controller.Refuse(kerr.InvalidReplicaAssignment, "Found multiple assignments for partition %d.", entry.Partition)
-		}
 		replicas, err := checkReplicas(entry.Replicas)
 		if err != nil {
 			return nil, err

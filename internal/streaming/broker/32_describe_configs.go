@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -26,11 +27,21 @@ func (b *Broker) handleDescribeConfigs(request *wire.Request) {
 		ctx, cancel := context.WithTimeout(context.Background(), configReadTimeout)
 		defer cancel()
 		response := respond[*kmsg.DescribeConfigsResponse](request)
+		var refused error // one resource of an unknown kind fails all of them
+		for i := range body.Resources {
+			if kind := body.Resources[i].ResourceType; kind != kmsg.ConfigResourceTypeTopic && kind != kmsg.ConfigResourceTypeBroker {
+				refused = kerr.InvalidRequest
+			}
+		}
 		for i := range body.Resources {
 			asked := &body.Resources[i]
 			answer := kmsg.NewDescribeConfigsResponseResource()
 			answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName
-			entries, err := b.describeResource(ctx, asked)
+			var entries []config.Entry
+			err := refused
+			if err == nil {
+				entries, err = b.describeResource(ctx, asked)
+			}
 			answer.ErrorCode, answer.ErrorMessage = b.code(err), messageOf(err)
 			if err == nil {
 				answer.ErrorMessage = kmsg.StringPtr("")
@@ -61,9 +72,32 @@ func (b *Broker) describeResource(ctx context.Context, asked *kmsg.DescribeConfi
 		case cluster.BrokerID(id) != b.id:
 			return nil, controller.Refuse(kerr.InvalidRequest, "Unexpected broker id, expected %d or empty string, but received %s", b.id, asked.ResourceName)
 		}
-		return config.DescribeBroker(b.layers()), nil
+		return b.describeBroker(), nil
 	}
 	return nil, kerr.InvalidRequest
+}
+
+// undescribed are keys that Kafka knows and does not list unless they are set: what is internal
+// to it, and what belongs to a plugin.
+var undescribed = map[string]bool{
+	"allow.everyone.if.no.acl.found": true, "super.users": true,
+	"group.consumer.migration.policy": true, "group.coordinator.new.enable": true, "group.share.enable": true,
+	"log.initial.task.delay.ms": true, "metadata.log.segment.min.bytes": true, "producer.id.expiration.check.interval.ms": true,
+	"remote.log.manager.task.retry.backoff.max.ms": true, "remote.log.manager.task.retry.backoff.ms": true, "remote.log.manager.task.retry.jitter": true,
+	"server.max.startup.time.ms": true, "unclean.leader.election.interval.ms": true, "unstable.api.versions.enable": true, "unstable.feature.versions.enable": true,
+	"zookeeper.metadata.migration.min.batch.size": true,
+}
+
+func (b *Broker) describeBroker() []config.Entry {
+	entries := config.DescribeBroker(b.layers())
+	if at := slices.IndexFunc(entries, func(entry config.Entry) bool { return entry.Name == "node.id" }); at >= 0 && entries[at].Source == config.SourceDefault {
+		value := strconv.Itoa(int(b.id)) // it follows broker.id
+		entries[at].Value, entries[at].Source = &value, config.SourceStaticBroker
+		entries[at].Synonyms = []config.Synonym{{Name: "node.id", Value: &value, Source: config.SourceStaticBroker}}
+	}
+	return slices.DeleteFunc(entries, func(entry config.Entry) bool {
+		return entry.Source == config.SourceDefault && (undescribed[entry.Name] || strings.HasPrefix(entry.Name, "understudy."))
+	})
 }
 
 func (b *Broker) describeTopic(ctx context.Context, topic string) ([]config.Entry, error) {

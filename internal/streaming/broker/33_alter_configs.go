@@ -28,10 +28,12 @@ func (b *Broker) handleAlterConfigs(request *wire.Request) {
 		for i := range body.Resources {
 			asked := &body.Resources[i]
 			overrides := map[string]string{}
-			var err error
+			err := distinctKeys(len(asked.Configs), func(i int) string { return asked.Configs[i].Name })
 			for _, entry := range asked.Configs {
-				if entry.Value == nil {
+				if err == nil && entry.Value == nil {
 					err = controller.Refuse(kerr.InvalidRequest, "Null value not supported for : %s", entry.Name)
+				}
+				if err != nil {
 					break
 				}
 				overrides[entry.Name] = *entry.Value
@@ -47,6 +49,18 @@ func (b *Broker) handleAlterConfigs(request *wire.Request) {
 		}
 		request.Reply(response)
 	}()
+}
+
+// distinctKeys refuses a key that is named twice.
+func distinctKeys(count int, name func(int) string) error {
+	seen := make(map[string]bool, count)
+	for i := range count {
+		if seen[name(i)] {
+			return controller.Refuse(kerr.InvalidRequest, "Error due to duplicate config keys")
+		}
+		seen[name(i)] = true
+	}
+	return nil
 }
 
 // alterResource reads a resource's overrides, has them edited, checks the result and writes
@@ -70,6 +84,9 @@ func (b *Broker) alterTopicConfig(ctx context.Context, topic string, validateOnl
 		return controller.Refuse(kerr.InvalidRequest, "Default topic resources are not allowed.")
 	}
 	if b.metadata.Image().Topic(topic) == nil {
+		if _, err := edit(nil); err != nil {
+			return err
+		}
 		return controller.Refuse(kerr.UnknownTopicOrPartition, "The topic '%s' does not exist.", topic)
 	}
 	current, err := b.registry.TopicConfig(ctx, topic)

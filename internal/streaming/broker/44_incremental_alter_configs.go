@@ -25,8 +25,11 @@ func (b *Broker) handleIncrementalAlterConfigs(request *wire.Request) {
 		response := respond[*kmsg.IncrementalAlterConfigsResponse](request)
 		for i := range body.Resources {
 			asked := &body.Resources[i]
-			err := b.alterResource(asked.ResourceType, asked.ResourceName, body.ValidateOnly,
-				func(current map[string]string) (map[string]string, error) { return b.editConfig(asked, current) })
+			err := checkEdits(body, asked)
+			if err == nil {
+				err = b.alterResource(asked.ResourceType, asked.ResourceName, body.ValidateOnly,
+					func(current map[string]string) (map[string]string, error) { return b.editConfig(asked, current) })
+			}
 			answer := kmsg.NewIncrementalAlterConfigsResponseResource()
 			answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName
 			answer.ErrorCode, answer.ErrorMessage = b.code(err), messageOf(err)
@@ -34,6 +37,32 @@ func (b *Broker) handleIncrementalAlterConfigs(request *wire.Request) {
 		}
 		request.Reply(response)
 	}()
+}
+
+// checkEdits looks at a resource's part of the request alone.
+func checkEdits(body *kmsg.IncrementalAlterConfigsRequest, asked *kmsg.IncrementalAlterConfigsRequestResource) error {
+	times := 0
+	for i := range body.Resources {
+		if body.Resources[i].ResourceType == asked.ResourceType && body.Resources[i].ResourceName == asked.ResourceName {
+			times++
+		}
+	}
+	if times > 1 {
+		return controller.Refuse(kerr.InvalidRequest, "Each resource must appear at most once.")
+	}
+	if err := distinctKeys(len(asked.Configs), func(i int) string { return asked.Configs[i].Name }); err != nil {
+		return err
+	}
+	var null []string
+	for _, entry := range asked.Configs {
+		if entry.Op != kmsg.IncrementalAlterConfigOpDelete && entry.Value == nil {
+			null = append(null, entry.Name)
+		}
+	}
+	if len(null) > 0 {
+		return controller.Refuse(kerr.InvalidRequest, "Null value not supported for : %s", strings.Join(null, ", "))
+	}
+	return nil
 }
 
 // editConfig applies the operations on one resource to its overrides.
@@ -46,15 +75,7 @@ func (b *Broker) editConfig(asked *kmsg.IncrementalAlterConfigsRequestResource, 
 	for name, value := range current {
 		next[name] = value
 	}
-	seen := map[string]bool{}
 	for _, entry := range asked.Configs {
-		if seen[entry.Name] {
-			return nil, controller.Refuse(kerr.InvalidRequest, "Error due to duplicate config keys")
-		}
-		seen[entry.Name] = true
-		if entry.Op != kmsg.IncrementalAlterConfigOpDelete && entry.Value == nil {
-			return nil, controller.Refuse(kerr.InvalidRequest, "Null value not supported for : %s", entry.Name)
-		}
 		if err := editKey(next, effective, &entry); err != nil {
 			return nil, err
 		}

@@ -19,6 +19,9 @@ func (b *Broker) handleOffsetDelete(request *wire.Request) {
 	image := b.metadata.Image()
 	var partitions []cluster.TopicPartition
 	var codes []*int16 // of partitions, by index
+	body.Topics = merged(body.Topics, func(topic *kmsg.OffsetDeleteRequestTopic) (string, *[]kmsg.OffsetDeleteRequestTopicPartition) {
+		return topic.Topic, &topic.Partitions
+	}, func(partition *kmsg.OffsetDeleteRequestTopicPartition) int32 { return partition.Partition })
 	response.Topics = make([]kmsg.OffsetDeleteResponseTopic, len(body.Topics))
 	for i := range body.Topics {
 		answer := &response.Topics[i]

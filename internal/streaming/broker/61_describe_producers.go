@@ -40,6 +40,9 @@ func (b *Broker) describeProducers(image *metadata.Image, tp cluster.TopicPartit
 		refused, answer.ErrorMessage = kerr.InvalidTopicException, messageOf(invalid)
 	case !known(image, tp):
 		refused = kerr.UnknownTopicOrPartition
+		if image.Topic(tp.Topic) == nil {
+			answer.ErrorMessage = &refused.(*kerr.Error).Description
+		}
 	case log == nil || !b.replicas.Hosted(tp):
 		refused = kerr.NotLeaderForPartition
 	}

@@ -200,10 +200,10 @@ func (s *fetchSession) open(body *kmsg.FetchRequest, byID bool, now time.Time) (
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.byID != byID:
-		return nil, kerr.FetchSessionTopicIDError
 	case s.epoch != body.SessionEpoch:
 		return nil, kerr.InvalidFetchSessionEpoch
+	case s.byID != byID:
+		return nil, kerr.FetchSessionTopicIDError
 	}
 	s.gather(now)
 	s.update(body)
@@ -378,7 +378,7 @@ func (c *fetchContext) news(partition *fetchPartition, result *replication.Fetch
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	if result.Err != nil {
-		if result.Awaited && c.incremental {
+		if result.Awaited && c.incremental && c.session.follower {
 			return false // a LeaderAndIsr under way will cure it: the next request asks again
 		}
 		partition.sentHighWatermark = cluster.NoOffset // the next good one must be sent

@@ -191,10 +191,7 @@ func (g *Group) Leave(now time.Time, r *LeaveRequest, out *Effects) *kerr.Error 
 		}
 		memberID = m.id
 	}
-	if _, pending := g.pending[memberID]; pending {
-		if r.InstanceID != nil {
-			return kerr.UnknownMemberID
-		}
+	if _, pending := g.pending[memberID]; pending { // whatever instance is named, as in Kafka
 		g.removePending(memberID, now, out)
 		return nil
 	}

@@ -210,6 +210,9 @@ func (g *Group) DeleteOffsets(r *OffsetDeleteRequest, out *Effects) {
 		}
 	}
 	if len(doomed) == 0 {
+		if len(r.Partitions) > 0 {
+			g.end(nil, g.stateSince, out) // an empty group without offsets ends here, as in Kafka
+		}
 		out.reply(r.Token, result)
 		return
 	}
@@ -265,9 +268,16 @@ func (g *Group) Delete(now time.Time, token Token, out *Effects) {
 		out.reply(token, DeleteResult{kerr.NonEmptyGroup})
 		return
 	}
-	records := append(tombstones(g.id, g.Partitions()), Record{Key: encodeGroupKey(g.id)})
+	records := tombstones(g.id, g.Partitions())
+	if g.generation > 0 { // before there is no record of the group
+		records = append(records, Record{Key: encodeGroupKey(g.id)})
+	}
 	since := g.stateSince
 	g.transition(Dead, now)
+	if len(records) == 0 {
+		out.reply(token, DeleteResult{})
+		return
+	}
 	out.write(Write{Records: records, Acknowledged: true, complete: func(_ time.Time, err error, out *Effects) {
 		code := groupWriteError(err)
 		if code != nil {
