@@ -280,17 +280,42 @@ func damageExpected(k fileKind) string {
 	case "index":
 		return "Indexes are derived from the log: what they say wrongly costs a search, or is found and rebuilt; no reader gets other bytes."
 	case "checkpoint":
-		return "Checkpoints are derived, too, and Kafka's format has no checksum: what cannot be read is rebuilt, what can be read and is wrong must not lose or change a record."
+		return "Checkpoints are derived, too, and Kafka's format has no checksum: what cannot be read is rebuilt or refused by name, what can be read and is wrong must not lose or change a record."
 	case "wal":
-		return "Found by a checksum at the start, said with file and offset. One member takes the state from the others; when all are damaged they refuse to start."
+		return "Found by a checksum at the start, said with file and offset. One member takes the state from the others; when all are damaged they refuse to start. (A log cut short is taken for one with a torn end: " +
+			"one member gets the rest from the others; when all are cut, what they have in common no more is gone.)"
 	default:
 		return "Coordinators: as the write-ahead log. Brokers (snapshots of producers' state): an older one is used, or the state is rebuilt from the log; a producer's retries are still recognised."
 	}
 }
 
+// reason is what a server said when it refused to start.
+func (s *stage) reason(node *fleet.Node) string {
+	for _, d := range s.damaged {
+		if said := lineWith(s.said(node), filepath.Base(d.path)); d.node == node && said != "" {
+			return said
+		}
+	}
+	return lastComplaint(s.said(node))
+}
+
+// removeIt is in the refusals that ask for the damaged file to be removed.
+const removeIt = "remove it to start without it"
+
 // remedy is what an operator does with a server that refuses to start because its files are
-// damaged, while the others are well: an empty directory, to be filled by the others.
+// damaged, while the others are well: what it says. If that is not to remove the file, it is an
+// empty directory, to be filled by the others.
 func (s *stage) remedy(ctx context.Context, node *fleet.Node) error {
+	if strings.Contains(s.reason(node), removeIt) {
+		for _, d := range s.damaged {
+			if d.node == node {
+				if err := os.Remove(d.path); err != nil {
+					return err
+				}
+			}
+		}
+		return node.Start(ctx)
+	}
 	data := filepath.Join(node.Dir(), "data")
 	entries, err := os.ReadDir(data)
 	if err != nil {

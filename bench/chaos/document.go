@@ -25,7 +25,9 @@ controller and group coordinator are different brokers. “All at once” is all
 
 Afterwards everything is read back: each acknowledged record (by a new client, from the first offset on, without holes), the committed offset, each acknowledged znode from each coordinator by itself.
 The servers are stopped, and the brokers' logs compared byte by byte.
-` + "`ok`" + ` means: nothing acknowledged was lost, doubled, out of order or changed, no committed offset moved back, all replicas and all coordinators are alike, and everybody came back without help (what needed help says so).
+` + "`ok`" + ` means: nothing acknowledged was lost, doubled, out of order or changed, no committed offset moved back, all replicas and all coordinators are alike, and everybody came back without help.
+` + "`ok, restarted`: a server ended by itself, as it should, and was started again. `ok, helped`: a server refused to start and an operator did what it said. `refuses to start`: too many refused for the others to have the data, and they serve nothing. " +
+	"`loses`: more was taken away than any rule can make up for; the story below says how much is gone, and who said so." + `
 `
 
 // document is the whole page.
@@ -120,12 +122,12 @@ func (r *result) short() string {
 	switch {
 	case len(r.violations) > 0:
 		word = "**violation**"
-	case len(r.refused) > 0:
-		word = "refuses"
+	case len(r.refused) > 0 && !r.helped:
+		return "refuses to start"
 	case r.excused != "":
 		word = "loses"
 	case r.helped:
-		word = "ok, emptied"
+		word = "ok, helped"
 	case r.restarted:
 		word = "ok, restarted"
 	}
@@ -177,7 +179,7 @@ func (r *result) story() (lines []string) {
 		add("**violation**: %s", violation)
 	}
 	if r.excused != "" {
-		add("%s", r.excused)
+		add("**loses**: %s", strings.TrimSpace(r.excused))
 	}
 	for _, note := range r.notes {
 		add("%s", note)

@@ -171,7 +171,8 @@ func (m *matrix) setUp(ctx context.Context, s *stage, c cell) error {
 		return err
 	}
 	options := fleet.Options{
-		Dir: s.dir, BrokerProperties: c.fault.brokers, CoordinatorProperties: c.fault.coordinators,
+		StartTimeout: 15 * time.Second,
+		Dir:          s.dir, BrokerProperties: c.fault.brokers, CoordinatorProperties: c.fault.coordinators,
 		CoordinatorProgram: m.program("coordinator", s, c.fault), BrokerProgram: m.program("broker", s, c.fault),
 	}
 	if c.fault.needs&namespaces != 0 {
@@ -248,8 +249,9 @@ func (m *matrix) act(ctx context.Context, s *stage, r *result) error {
 	return m.account(ctx, s, r)
 }
 
-// errAllRefuse ends a cell in which every server that has a kind of file refuses to start.
-var errAllRefuse = errors.New("all servers refuse to start")
+// errAllRefuse ends a cell in which too many servers refuse to start for the others to have
+// the data.
+var errAllRefuse = errors.New("too many servers refuse to start")
 
 // episode is the fault from the strike until all is well again.
 func (m *matrix) episode(ctx context.Context, s *stage, r *result) error {
@@ -279,36 +281,37 @@ func (m *matrix) episode(ctx context.Context, s *stage, r *result) error {
 }
 
 // refused deals with servers that do not start: with damaged files that is a result, and the
-// operator's remedy is an empty directory as long as somebody else has the data.
+// operator does what the server says, as long as enough others have the data.
 func (m *matrix) refused(ctx context.Context, s *stage, r *result, err error) error {
 	var one *refusal
 	if !r.fault.damages || !errors.As(err, &one) {
 		return err
 	}
+	var refusing []*fleet.Node
+	coordinators := 0
 	for _, node := range s.victims {
 		if node.Process() != nil {
 			continue
 		}
-		line := lastComplaint(s.said(node))
-		for _, d := range s.damaged {
-			if said := lineWith(s.said(node), filepath.Base(d.path)); d.node == node && said != "" {
-				line = said
-			}
+		refusing = append(refusing, node)
+		if strings.HasPrefix(node.Name, "coordinator") {
+			coordinators++
 		}
-		r.refused = append(r.refused, node.Name+": "+line)
-		if len(s.victims) > 1 {
-			continue
-		}
-		r.helped = true
-		s.note("%s was given an empty directory", node.Name)
-		if err := s.remedy(ctx, node); err != nil {
-			return err
-		}
+		r.refused = append(r.refused, node.Name+": "+s.reason(node))
 	}
-	if len(s.victims) > 1 {
+	brokers := len(refusing) - coordinators
+	if coordinators > 1 || brokers == len(s.fleet.Brokers) {
 		return errAllRefuse
 	}
-	return nil
+	r.helped = true
+	for _, node := range refusing {
+		if strings.Contains(s.reason(node), removeIt) {
+			s.note("%s: the damaged file was removed, as it asks", node.Name)
+		} else {
+			s.note("%s was given an empty directory", node.Name)
+		}
+	}
+	return inParallel(refusing, func(node *fleet.Node) error { return s.remedy(ctx, node) })
 }
 
 // account ends the load and reads everything back.
@@ -321,7 +324,9 @@ func (m *matrix) account(ctx context.Context, s *stage, r *result) error {
 	bounded, cancel := context.WithTimeout(ctx, finishBound)
 	defer cancel()
 	writes, findings, err := s.writers.finish(bounded, s.fleet.Coordinators)
-	if err != nil {
+	if err != nil && excusable {
+		findings = append(findings, err.Error())
+	} else if err != nil {
 		r.violation("%v", err)
 	}
 	r.writes = writes

@@ -55,6 +55,6 @@ func (r *result) line() string {
 	case r.skipped != "":
 		return name + " SKIPPED: " + r.skipped
 	}
-	return fmt.Sprintf("%s %5.1f s; without an answer: produce %s, commit %s, znode %s; %d records, %d commits, %d znodes; %v %v %v", name, r.took.Seconds(),
-		seconds(r.produce), seconds(r.commit), seconds(r.write), r.account.Acknowledged, r.commits, r.writes, r.refused, r.said, r.notes)
+	return fmt.Sprintf("%s %5.1f s; without an answer: produce %s, commit %s, znode %s; %d records, %d commits, %d znodes; %v %v %s %v", name, r.took.Seconds(),
+		seconds(r.produce), seconds(r.commit), seconds(r.write), r.account.Acknowledged, r.commits, r.writes, r.refused, r.said, r.excused, r.notes)
 }
