@@ -565,7 +565,7 @@ func TestReads(t *testing.T) {
 		d := jute.NewDecoder(reply)
 		return strings.Join(d.Strings(), " ")
 	}
-	for prefix, want := range map[string]string{"": "/d /e /e2", "/": "/d /e /e2", "/e": "/e /e2", "/x": ""} {
+	for prefix, want := range map[string]string{"": "/d /e /e2", "/": "/d /e /e2", " /\t": "/d /e /e2", "/e": "/e /e2", "/x": "", "/ e": ""} {
 		if got := ephemerals(prefix); got != want {
 			t.Errorf("ephemerals of %q: %s", prefix, got)
 		}

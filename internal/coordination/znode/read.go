@@ -37,12 +37,21 @@ func (m *Machine) AppendRead(dst []byte, op jute.OpCode, body []byte, auth []jut
 			return dst, jute.MarshallingError, WatchRegistration{}
 		}
 		if op == jute.OpGetEphemerals {
-			return jute.AppendStrings(dst, m.Ephemerals(session, path)), jute.OK, WatchRegistration{}
+			return jute.AppendStrings(dst, m.Ephemerals(session, ephemeralPrefix(path))), jute.OK, WatchRegistration{}
 		}
 		dst, code := m.readNode(dst, op, path, auth)
 		return dst, code, WatchRegistration{}
 	}
 	return dst, jute.Unimplemented, WatchRegistration{}
+}
+
+// ephemeralPrefix gives what getEphemerals compares with: "" for all that ZooKeeper takes for no prefix at all.
+func ephemeralPrefix(path string) string {
+	switch strings.TrimFunc(path, func(r rune) bool { return r <= ' ' }) {
+	case "", "/":
+		return ""
+	}
+	return path
 }
 
 // registration says which watch a read leaves behind. A read that fails leaves none, but for exists of a missing node.
