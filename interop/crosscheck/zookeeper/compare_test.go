@@ -15,12 +15,17 @@ type difference struct {
 }
 
 // compare does the steps on both servers, each step at the same time, up to the first difference.
-func compare(p *pair, steps []step) *difference {
+func compare(t *testing.T, p *pair, steps []step) *difference {
 	for i := range steps {
+		began := time.Now()
 		answer := make(chan []string, 1)
 		go func() { answer <- p.apache.perform(&steps[i]) }()
 		ours := p.ours.perform(&steps[i])
-		if apache := <-answer; !slices.Equal(ours, apache) {
+		apache := <-answer
+		if took := time.Since(began); took > patience/2 {
+			t.Logf("step %d took %v: %v\nours:\n%s\nApache:\n%s", i, took, &steps[i], strings.Join(ours, "\n"), strings.Join(apache, "\n"))
+		}
+		if !slices.Equal(ours, apache) {
 			return &difference{i, ours, apache}
 		}
 	}
@@ -58,7 +63,7 @@ func attempt(t *testing.T, start func() (*pair, error), steps []step) *differenc
 		t.Fatal(err)
 	}
 	defer p.stop()
-	return compare(p, steps)
+	return compare(t, p, steps)
 }
 
 // text shows the lines around the first one that differs.

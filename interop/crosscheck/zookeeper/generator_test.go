@@ -70,7 +70,11 @@ func (g *generator) step() step {
 	case 6:
 		return g.stray(slot)
 	case 7, 8, 9:
-		return step{slot: slot, kind: asks, word: pick(g, slices.Sorted(maps.Keys(words))...)}
+		word := pick(g, slices.Sorted(maps.Keys(words))...)
+		if g.ensemble {
+			word = pick(g, "ruok", "isro", "wchc", "wchp", "crst") // the others depend on who leads
+		}
+		return step{slot: slot, kind: asks, word: word}
 	case 10, 11:
 		return step{slot: slot, kind: sends, requests: []request{g.last()}}
 	case 12:
@@ -219,7 +223,7 @@ func (g *generator) request() request {
 	default:
 		r.body, r.text = g.record(op)
 	}
-	if g.oneIn(30) {
+	if g.oneIn(30) && !(g.ensemble && slices.Contains(written, op)) {
 		before := len(r.body)
 		r.body = g.damage(r.body)
 		r.text += fmt.Sprintf(" damaged, %d bytes before", before)
@@ -237,6 +241,13 @@ var common = slices.Concat(
 		jute.OpWhoAmI, jute.OpSetWatches, jute.OpSetWatches2, jute.OpReconfig,
 	},
 )
+
+// written are the operations that take part in the log. One that does not decode takes no zxid, and Apache's ensembles never
+// recover from that: their members wait for the zxid after the one that they have got twice.
+var written = []jute.OpCode{
+	jute.OpCreate, jute.OpCreate2, jute.OpCreateContainer, jute.OpCreateTTL, jute.OpDelete, jute.OpSetData, jute.OpSetACL, jute.OpMulti,
+	jute.OpReconfig,
+}
 
 var (
 	writesOfMulti = []jute.OpCode{
@@ -389,6 +400,14 @@ var oddPaths = []string{
 var longName = strings.Repeat("long", 100)
 
 func (g *generator) path() string {
+	path := g.anyPath()
+	if g.ensemble && path == "/zookeeper/config" {
+		path += "s" // Apache's ensembles show their members there
+	}
+	return path
+}
+
+func (g *generator) anyPath() string {
 	switch g.rng.Intn(24) {
 	case 0:
 		return pick(g, oddPaths...)
@@ -439,7 +458,10 @@ func (g *generator) acl() []jute.ACL {
 	}
 	switch g.rng.Intn(60) {
 	case 0:
-		return nil
+		if !g.ensemble { // see written: in a multi it takes no zxid
+			return nil
+		}
+		return []jute.ACL{}
 	case 1:
 		return []jute.ACL{}
 	case 2:

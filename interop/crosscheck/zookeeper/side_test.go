@@ -97,9 +97,9 @@ func (s *side) perform(st *step) []string {
 	c := &s.clients[st.slot]
 	switch st.kind {
 	case connects:
-		if other := st.hello.session; other >= 0 && other != st.slot && len(s.addrs) > 1 {
-			// The other member hears of the move only with the session's next write.
-			s.hangUp(&s.clients[other], &seen)
+		if h := st.hello; h.session >= 0 && len(s.addrs) > 1 {
+			// The other members hear of the move at once with us, and only with the session's next write in Apache's.
+			s.hangUpOthers(c, s.clients[h.session].session, &seen)
 		}
 		s.connect(c, s.resolved(st.hello, c), st.requests, &seen)
 	case sends:
@@ -242,6 +242,15 @@ func (s *side) hangUp(c *client, seen *[]string) {
 	s.readToEnd(c, seen)
 }
 
+// hangUpOthers hangs up for all clients but c that have a session.
+func (s *side) hangUpOthers(c *client, session jute.SessionID, seen *[]string) {
+	for i := range s.clients {
+		if other := &s.clients[i]; other.session == session && other != c {
+			s.hangUp(other, seen)
+		}
+	}
+}
+
 // readToEnd notes all that comes until the server closes.
 func (s *side) readToEnd(c *client, seen *[]string) {
 	for c.conn != nil {
@@ -327,18 +336,30 @@ func (c *client) frame() ([]byte, error) {
 	return payload, err
 }
 
-// settle sends a barrier on every connection and notes what had come before its reply.
+// settle sends a barrier on every connection and notes what had come before its reply. In an ensemble it does so twice:
+// Apache's sync can be answered a moment before the last change is applied, by another thread.
 func (s *side) settle(seen *[]string) {
 	all := s.all()
-	for _, c := range all {
-		if c.conn != nil {
-			_, _ = c.conn.Write(s.appendRequest(nil, &s.barrier)) // a failure shows when reading
+	events := make([][]string, len(all))
+	for round := min(len(s.addrs), 2); round > 0; round-- {
+		for _, c := range all {
+			if c.conn != nil {
+				_, _ = c.conn.Write(s.appendRequest(nil, &s.barrier)) // a failure shows when reading
+			}
+		}
+		for i, c := range all {
+			if c.conn == nil {
+				continue
+			}
+			s.collect(c, []request{s.barrier}, &events[i])
+			if n := len(events[i]); round > 1 && strings.HasPrefix(events[i][n-1], "reply ") {
+				events[i] = events[i][:n-1]
+			}
 		}
 	}
-	for i, c := range all {
-		if c.conn != nil {
-			*seen = append(*seen, fmt.Sprintf("connection %d:", i))
-			s.collect(c, []request{s.barrier}, seen)
+	for i, lines := range events {
+		if len(lines) > 0 {
+			*seen = append(append(*seen, fmt.Sprintf("connection %d:", i)), lines...)
 		}
 	}
 }
@@ -349,21 +370,17 @@ func (s *side) expire(c *client, silent bool, seen *[]string) {
 		*seen = append(*seen, "no session")
 		return
 	}
-	for i := range s.clients { // whoever has it would keep it alive
-		if other := &s.clients[i]; other.session == c.session && other != c {
-			s.hangUp(other, seen)
-		}
-	}
+	s.hangUpOthers(c, c.session, seen) // whoever has it would keep it alive
+	before, err := s.globalSessions(c.addr)
 	s.connect(c, hello{session: 0, timeout: shortTimeout, readOnly: []byte{0}}, nil, seen)
 	if c.conn == nil {
 		return // it was over before
 	}
 	if silent {
 		s.readToEnd(c, seen)
-		return
+	} else {
+		s.hangUp(c, seen)
 	}
-	before, err := s.globalSessions(c.addr)
-	s.hangUp(c, seen)
 	for deadline := time.Now().Add(patience); err == nil; {
 		var now string
 		if now, err = s.globalSessions(c.addr); now != before {
@@ -446,7 +463,10 @@ func (s *side) walk(seen *[]string) {
 		read := (&jute.PathWatchRequest{Path: path}).Append(nil)
 		s.exchange(&s.walker, []request{{xid: 1, op: jute.OpGetData, body: read}, {xid: 2, op: jute.OpGetACL, body: read[:len(read)-1]}}, seen)
 		for _, child := range s.children(path) {
-			visit(strings.TrimSuffix(path, "/") + "/" + child)
+			if child = strings.TrimSuffix(path, "/") + "/" + child; child == "/zookeeper/config" && len(s.addrs) > 1 {
+				continue // Apache's ensembles show their members there
+			}
+			visit(child)
 		}
 	}
 	s.exchange(&s.walker, []request{s.barrier}, new([]string))
