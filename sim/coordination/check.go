@@ -14,9 +14,10 @@ import (
 
 // checker holds the truth and judges by it.
 type checker struct {
-	w       *world
-	leaders map[uint64]*member    // by term
-	votes   map[memberTerm]uint64 // whom a member voted for
+	w          *world
+	leaders    map[uint64]*member    // by term
+	votes      map[memberTerm]uint64 // whom a member voted for
+	leadsSince map[uint64]time.Duration
 
 	// The canonical log: entries that somebody has applied, and the machine that applies them
 	// from the beginning.
@@ -102,8 +103,12 @@ type sessionTruth struct {
 	live       bool
 	generation uint64
 	owner      znode.MemberID
-	connection int // of the last write applied
-	place      int // how many of that connection's writes were applied
+	timeout    time.Duration
+	grace      time.Duration
+	attachedAt time.Duration
+	lostAt     time.Duration // of its connection, with fast expiry; 0: it is not
+	connection int           // of the last write applied
+	place      int           // how many of that connection's writes were applied
 }
 
 type change struct {
@@ -126,7 +131,7 @@ type childrenState struct {
 
 func newChecker(w *world) *checker {
 	return &checker{
-		w: w, leaders: map[uint64]*member{}, votes: map[memberTerm]uint64{}, log: map[uint64]*canonical{}, machine: znode.New(), model: newTreeModel(w),
+		w: w, leaders: map[uint64]*member{}, votes: map[memberTerm]uint64{}, leadsSince: map[uint64]time.Duration{}, log: map[uint64]*canonical{}, machine: znode.New(), model: newTreeModel(w),
 		writes: map[writeKey]*outcome{}, sessions: map[jute.SessionID]*sessionTruth{}, clients: map[jute.SessionID]*session{},
 		happen: map[change]bool{}, nodes: map[string][]nodeState{}, children: map[string][]childrenState{},
 	}
@@ -135,6 +140,9 @@ func newChecker(w *world) *checker {
 func (c *checker) leads(m *member, term uint64) {
 	if before := c.leaders[term]; before != nil && before != m {
 		c.w.fail("one-leader-per-term", "%s and %s lead in term %d", before.name, m.name, term)
+	}
+	if c.leaders[term] == nil {
+		c.leadsSince[term] = c.w.now
 	}
 	c.leaders[term] = m
 }
@@ -152,6 +160,14 @@ func (c *checker) entryApplied(m *member, results []appliedRequest) {
 	before, _ := m.stepped.Applied()
 	index := before + 1
 	entries, err := m.stepped.Log().Entries(index, index+1, 1<<30)
+	if err != nil && m.disk.struck {
+		// The disk was damaged under the member's feet: another member's log must have it.
+		for _, other := range c.w.members {
+			if other != m && other.up && err != nil {
+				entries, err = other.stepped.Log().Entries(index, index+1, 1<<30)
+			}
+		}
+	}
 	if err != nil || len(entries) != 1 {
 		c.w.fail("log-matching", "%s applies entry %d and its log has none: %v", m.name, index, err)
 	}
@@ -285,16 +301,22 @@ func (c *checker) applied(m *member, index uint64, req *znode.Request, r *znode.
 			c.w.fail("ended-session-acts", "session %x is attached after its end, at entry %d", uint64(req.Session), index)
 		}
 		s.live, s.generation, s.owner = true, r.Generation, r.Owner
+		s.timeout, s.grace = time.Duration(r.TimeoutMs)*time.Millisecond, time.Duration(r.GraceMs)*time.Millisecond
+		s.attachedAt, s.lostAt = c.w.now, 0
 	case znode.KindConnectionLost:
 		if !r.Skipped && r.Code == jute.OK && (s == nil || !s.live || s.generation != req.Generation) {
 			c.w.fail("connection-lost-stale", "generation %d of session %x lost its connection, and that counts for %+v", req.Generation, uint64(req.Session), s)
+		}
+		if !r.Skipped && s != nil {
+			s.lostAt = c.w.now
 		}
 	case znode.KindOp, znode.KindCloseSession:
 		c.write(index, s, req, r)
 	case znode.KindExpire:
 		if r.ClosedSession {
 			c.w.counts["expiries"]++
-			c.expired(m, s, req)
+			c.expiredInTime(s, req, c.stamps.term)
+			c.expired(s, req)
 		}
 	}
 	c.model.apply(req, r)
@@ -351,8 +373,40 @@ func (c *checker) write(index uint64, s *sessionTruth, req *znode.Request, r *zn
 	s.place++
 }
 
+// expiredInTime holds the end of a session against what holds whatever happens: a new leader
+// gives every session its time, from the beginning.
+func (c *checker) expiredInTime(s *sessionTruth, req *znode.Request, term uint64) {
+	if s == nil || req.Generation != s.generation {
+		c.w.fail("session-expired-early", "generation %d of session %x ends, and it is at %+v", req.Generation, uint64(req.Session), s)
+	}
+	const fastest = 300 * time.Millisecond // for sessions of a member that died
+	had := c.w.now - max(c.leadsSince[term], s.attachedAt)
+	least := s.timeout
+	switch {
+	case s.grace > 0 && s.lostAt > 0:
+		least = min(least, s.grace, fastest)
+		if had < s.timeout*95/100 && !c.ownerDied(s) && c.w.now-s.lostAt < s.grace*95/100 {
+			c.w.fail("session-expired-early", "session %x ends %v after the loss of its connection (timeout %v, grace %v)",
+				uint64(req.Session), c.w.now-s.lostAt, s.timeout, s.grace)
+		}
+	case s.grace > 0 && c.ownerDied(s):
+		least = min(least, fastest)
+	}
+	if had < least*95/100 {
+		c.w.fail("session-expired-early", "session %x ends %v after its leader of term %d began, or after its attachment (timeout %v, grace %v)",
+			uint64(req.Session), had, term, s.timeout, s.grace)
+	}
+}
+
+// ownerDied says whether the member that a session is attached to has died since, or may seem to
+// have.
+func (c *checker) ownerDied(s *sessionTruth) bool {
+	owner := c.w.members[s.owner-1]
+	return !owner.up || owner.diedAt+c.w.config.slowMax+time.Second >= s.attachedAt
+}
+
 // expired judges the end of a session that its client did not ask for.
-func (c *checker) expired(m *member, s *sessionTruth, req *znode.Request) {
+func (c *checker) expired(s *sessionTruth, req *znode.Request) {
 	w := c.w
 	client := c.clients[req.Session]
 	if client == nil || client.c.sess != client || client.c.conn == nil || client.c.conn.clientGone {
@@ -530,19 +584,13 @@ func (c *checker) read(client *client, r *request, h jute.ReplyHeader, body []by
 func (c *checker) final() {
 	w := c.w
 	c.model.compare(c.machine)
-	damaged := false
-	up := 0
 	for _, m := range w.members {
-		damaged = damaged || m.disk.struck
-		if m.up {
-			up++
-		} else if !m.broken {
+		if m.disk.struck {
+			w.counts["damaged"]++
+		}
+		if !m.up {
 			w.fail("no-progress", "%s is down", m.name)
 		}
-	}
-	if damaged {
-		w.counts["damaged"]++
-		return // what a damaged disk may hinder is for the members' recovery to say
 	}
 	for _, cl := range w.clients {
 		if cl.sess == nil && !cl.waits || cl.sess != nil && (cl.conn == nil || cl.conn.attachedAt == 0) {

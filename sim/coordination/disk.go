@@ -25,8 +25,9 @@ type disk struct {
 	m   *member
 	mem *vfs.Mem
 
-	crashIn    int  // the process dies before this many operations from now; 0: it does not
-	crashPower bool // and the power with it
+	unsynced   map[string]bool // files whose sync failed: what is synced later does not arrive either
+	crashIn    int             // the process dies before this many operations from now; 0: it does not
+	crashPower bool            // and the power with it
 	failSyncs  int
 	fullTo     time.Duration
 	slowTo     time.Duration
@@ -36,7 +37,9 @@ type disk struct {
 	refused    bool   // an operation failed on purpose since the process began
 }
 
-func newDisk(w *world, m *member) *disk { return &disk{w: w, m: m, mem: vfs.NewMem()} }
+func newDisk(w *world, m *member) *disk {
+	return &disk{w: w, m: m, mem: vfs.NewMem(), unsynced: map[string]bool{}}
+}
 
 func (d *disk) heal() {
 	d.crashIn, d.failSyncs, d.fullTo, d.slowTo, d.misdirect = 0, 0, 0, 0, 0
@@ -47,6 +50,7 @@ type crashNow struct{ power bool }
 
 // after is the disk as the next process finds it.
 func (d *disk) after(power bool) {
+	clear(d.unsynced)
 	if power {
 		d.mem = d.mem.Crash(mathrand.New(mathrand.NewSource(d.w.chance.Int64())))
 	} else {
@@ -76,6 +80,7 @@ func (d *disk) operation(life int, kind, path string) error {
 	case kind == "sync" && d.failSyncs > 0 && strings.Contains(path, "/log/"):
 		d.failSyncs--
 		d.refused = true
+		d.unsynced[path] = true
 		d.w.trace(m.name, "fsync of %s fails", path)
 		return &fs.PathError{Op: "sync", Path: path, Err: syscall.EIO}
 	case (kind == "write" || kind == "create") && d.w.now < d.fullTo:
@@ -234,8 +239,10 @@ func (f *lifeFile) Sync() error {
 	if err := f.fs.d.operation(f.fs.life, "sync", f.path); err != nil {
 		return err
 	}
-	if err := f.file.Sync(); err != nil {
-		return err
+	if !f.fs.d.unsynced[f.path] {
+		if err := f.file.Sync(); err != nil {
+			return err
+		}
 	}
 	return f.fs.d.operation(f.fs.life, "after sync", f.path)
 }

@@ -54,7 +54,8 @@ type member struct {
 	disturbedAt time.Duration
 	leads       bool
 
-	acked ackedState
+	diedAt time.Duration
+	acked  ackedState
 }
 
 // ackedState is what a member has told others, or itself, that it has stored.
@@ -195,7 +196,7 @@ func (m *member) die(power bool, why string) {
 	if m.stepped != nil {
 		m.acked.inRound = m.stepped.Work().Writing
 	}
-	m.up, m.paused, m.leads = false, false, false
+	m.up, m.paused, m.leads, m.diedAt = false, false, false, m.w.now
 	m.life++
 	m.release()
 	m.disk.after(power)
@@ -505,8 +506,13 @@ func (m *member) rememberStored() {
 
 // checkKept compares a recovered log with what was acknowledged before.
 func (m *member) checkKept() {
-	if !m.acked.anything || m.disk.struck {
-		return // it may begin anew from the others' state, without a vote until it has that
+	mark, err := wal.ReadRecovery(m.disk.mem, dataDir)
+	if err != nil || mark != nil {
+		m.w.counts["recoveries"]++
+		return // it found the damage, and has no vote until it has the others' state
+	}
+	if !m.acked.anything {
+		return
 	}
 	log := m.stepped.Log()
 	hs, _, _ := log.InitialState()

@@ -35,7 +35,7 @@ func (n *network) isCut(from, to *member) bool { return n.w.now < n.cut[pair{fro
 
 func (n *network) cutFor(from, to *member, length time.Duration) {
 	key := pair{from.index, to.index}
-	n.cut[key] = max(n.cut[key], n.w.now+length)
+	n.cut[key] = min(max(n.cut[key], n.w.now+length), n.w.config.duration)
 	from.disturbed()
 	to.disturbed()
 	n.w.at(n.cut[key], func() { from.disturbed(); to.disturbed() })
@@ -67,8 +67,8 @@ func (n *network) dial(from, to *member, life int, wait time.Duration) {
 		return
 	}
 	key := pair{from.index, to.index}
-	if s := n.streams[key]; s != nil && !s.broken {
-		return
+	if s := n.streams[key]; s != nil && (!s.broken || s.fromLife == life && !s.toldFrom) {
+		return // it stands, or this end does not know yet that it does not
 	}
 	again := func(after time.Duration) {
 		w.after(after, func() { n.dial(from, to, life, min(max(2*wait, 5*time.Millisecond), 250*time.Millisecond)) })
@@ -81,7 +81,7 @@ func (n *network) dial(from, to *member, life int, wait time.Duration) {
 		case !to.up:
 			from.step("refused", func() { from.stepped.Refused(to.id) })
 			again(wait)
-		case n.streams[key] != nil && !n.streams[key].broken:
+		case n.streams[key] != nil && (!n.streams[key].broken || n.streams[key].fromLife == life && !n.streams[key].toldFrom):
 		default:
 			n.connect(from, to)
 		}
