@@ -137,10 +137,7 @@ func (op *appendOp) appendPart(part int, h *hosted, nowMs int64, effects *effect
 		if h.replica.Appended(info.Last+1, &env) {
 			h.highWatermarkMovedLocked(effects)
 		}
-		if h.durable.Load() {
-			h.group.arrive()
-			m.syncSoonLocked(h)
-		}
+		m.syncSoonLocked(h)
 		h.waiters.wakeFollowers(info.Last+1, effects)
 	}
 	if op.request.Acks == AcksAll {

@@ -2,7 +2,6 @@ package replication
 
 import (
 	"sync"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -42,95 +41,18 @@ func (m *Manager) syncSoonLocked(h *hosted) {
 	h.syncing = true
 	go func() {
 		defer m.goroutines.Done()
-		for m.syncOnce(h, m.gather(h)) {
+		for m.syncOnce(h) {
 		}
 	}()
 }
 
-// gatherMax bounds how long an fsync waits for more appends, and gatherFsyncs does in fsyncs.
-const (
-	gatherMax    = 5 * time.Millisecond
-	gatherFsyncs = 2
-)
-
-// worthwhile is how many appends make an fsync worth while: its fixed part then is a fraction of
-// what the appends themselves cost.
-const worthwhile = 4
-
-// syncGroup is who shares the next fsync. Where an fsync takes no longer than a producer takes to
-// send again, beginning each as soon as there is anything to fsync gives each append one of its
-// own, and the processor goes into fsyncs. So after an fsync the next waits for some of those seen
-// to be at work together: for half of them, so that the others go on meanwhile, or for as many as
-// are worth while; while they come in quicker succession than fsyncs would, and not beyond the
-// bounds above. A producer alone waits for nobody.
-type syncGroup struct {
-	arrived  int           // appends since the last fsync began
-	last     time.Time     // when the last of them came
-	expected int           // how many appends the next fsync waits for
-	took     time.Duration // the last fsync
-	until    time.Time     // when it is too late to wait
-	enough   chan struct{} // closed when those expected have come; nil unless somebody waits
-}
-
-func (g *syncGroup) arrive() {
-	g.arrived++
-	g.last = time.Now()
-	if g.enough != nil && g.arrived >= g.expected {
-		close(g.enough)
-		g.enough = nil
-	}
-}
-
-// synced notes an fsync that has just ended.
-func (g *syncGroup) synced(appends int, took time.Duration) {
-	together := appends + g.arrived // those that came meanwhile
-	g.expected = min(together, max(worthwhile, (together+1)/2))
-	g.took = took
-	g.last = time.Now()
-	g.until = g.last.Add(min(gatherFsyncs*took, gatherMax))
-}
-
-// patience is how long it makes sense to wait for another append.
-func (g *syncGroup) patience() time.Duration {
-	if g.arrived >= g.expected {
-		return 0
-	}
-	return min(time.Until(g.until), time.Until(g.last.Add(g.took)))
-}
-
-// gather waits for the appends that are to share an fsync, and counts them.
-func (m *Manager) gather(h *hosted) (appends int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	g := &h.group
-	for wait := g.patience(); wait > 0 && m.stop.Err() == nil; wait = g.patience() {
-		enough := make(chan struct{})
-		g.enough = enough
-		h.mu.Unlock()
-		timer := time.NewTimer(wait)
-		select {
-		case <-enough:
-		case <-timer.C:
-		case <-m.stop.Done():
-		}
-		timer.Stop()
-		h.mu.Lock()
-		g.enough = nil
-	}
-	appends, g.arrived = g.arrived, 0
-	return appends
-}
-
-// syncOnce fsyncs what is in the log now, that many appends, and says whether there is more.
-func (m *Manager) syncOnce(h *hosted, appends int) (more bool) {
-	began := time.Now()
+// syncOnce fsyncs what is in the log now, and says whether there is more.
+func (m *Manager) syncOnce(h *hosted) (more bool) {
 	err := h.log.SyncTo(h.log.EndOffset())
-	took := time.Since(began)
 	effects := takeEffects()
 	defer func() { m.run(effects) }() // after the lock
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.group.synced(appends, took)
 	if err != nil && h.log.Failed() != nil {
 		h.syncing = false
 		m.offlineLocked(h, err, effects)

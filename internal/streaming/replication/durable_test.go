@@ -3,7 +3,6 @@ package replication
 import (
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"understudy/internal/streaming/cluster"
@@ -104,56 +103,6 @@ func BenchmarkDurableAppend(b *testing.B) {
 			for range cap(tokens) {
 				tokens <- struct{}{}
 			}
-		})
-	}
-}
-
-// An fsync waits for those who shared the last one, and for no others.
-func TestGatherWaitsForTheSameProducers(t *testing.T) {
-	const ms = time.Millisecond
-	tests := []struct {
-		name               string
-		covered, meanwhile int           // of the last fsync
-		took, since        time.Duration // how long it took, and when it ended
-		arrivals           []time.Duration
-		waited             time.Duration
-		gathered           int
-	}{
-		{name: "the first append", arrivals: []time.Duration{0}, gathered: 1},
-		{name: "a producer alone", covered: 1, took: ms, arrivals: []time.Duration{0}, gathered: 1},
-		{name: "all come back", covered: 2, meanwhile: 1, took: 4 * ms, arrivals: []time.Duration{0, 2 * ms}, waited: 2 * ms, gathered: 3},
-		{name: "one has gone", covered: 3, took: ms, arrivals: []time.Duration{0, ms / 2}, waited: ms * 3 / 2, gathered: 2},
-		{name: "they come slowly", covered: 5, took: ms, arrivals: []time.Duration{0, 2 * ms}, waited: ms, gathered: 1},
-		{name: "they go on coming", covered: 9, took: ms, arrivals: []time.Duration{0, ms / 2, ms, 2*ms - 1}, waited: 2 * ms, gathered: 4},
-		{name: "half are enough", covered: 6, meanwhile: 6, took: ms, gathered: 6},
-		{name: "four are enough", covered: 4, meanwhile: 2, took: ms, arrivals: []time.Duration{0, ms / 4, ms / 2}, waited: ms / 4, gathered: 4},
-		{name: "a slow disk", covered: 3, took: time.Second, arrivals: []time.Duration{0}, waited: gatherMax, gathered: 1},
-		{name: "long after", covered: 3, took: ms, since: 4 * ms, arrivals: []time.Duration{0}, gathered: 1},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := &Manager{stop: t.Context()}
-				h := &hosted{}
-				h.group.arrived = test.meanwhile
-				h.group.synced(test.covered, test.took)
-				time.Sleep(test.since)
-				for _, after := range test.arrivals {
-					time.AfterFunc(after, func() {
-						h.mu.Lock()
-						defer h.mu.Unlock()
-						h.group.arrive()
-					})
-				}
-				synctest.Wait()
-				began := time.Now()
-				if got := m.gather(h); got != test.gathered {
-					t.Errorf("gathered %d, want %d", got, test.gathered)
-				}
-				if waited := time.Since(began); waited != test.waited {
-					t.Errorf("waited %v, want %v", waited, test.waited)
-				}
-			})
 		})
 	}
 }

@@ -36,7 +36,6 @@ type hosted struct {
 	replica *partition.Replica
 	minISR  int
 	syncing bool // a goroutine of syncSoonLocked is at it
-	group   syncGroup
 	topicID cluster.TopicID
 	waiters waitList
 	offline error // the log directory failed; KAFKA_STORAGE_ERROR from now on

@@ -69,7 +69,7 @@ func (s *Stepped) Sync() {
 		due := h.syncing
 		h.mu.Unlock()
 		if due {
-			s.syncOnce(h, 0)
+			s.syncOnce(h)
 		}
 	}
 }
