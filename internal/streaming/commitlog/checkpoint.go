@@ -141,7 +141,7 @@ func readOffsets(fsys vfs.FS, path string) (offsetsByPartition, error) {
 	}
 	offsets, err := decodeOffsets(data)
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint %s is damaged: %w (remove it to start without it)", path, err)
+		return nil, &CorruptionError{Path: path, Cause: err}
 	}
 	return offsets, nil
 }

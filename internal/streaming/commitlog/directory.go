@@ -92,6 +92,12 @@ func (d *logDirectory) read() error {
 	}{{&d.recoveryPoints, recoveryPointName}, {&d.starts, logStartName}, {&d.highWatermarks, highWatermarkName}} {
 		path := filepath.Join(d.path, checkpoint.name)
 		offsets, err := readOffsets(d.fs, path)
+		if errors.Is(err, ErrCorrupt) {
+			// All three are derived: without them more is recovered, and a follower learns the
+			// rest from its leader.
+			d.logger.Error("checkpoint is damaged: it is kept aside, and everything is recovered as without it", "path", path, "error", err)
+			offsets, err = offsetsByPartition{}, d.fs.Rename(path, path+damagedSuffix)
+		}
 		if err != nil {
 			return err
 		}

@@ -392,3 +392,40 @@ func TestWrongEpochCheckpointAfterACrash(t *testing.T) {
 		}
 	}
 }
+
+// An offset checkpoint that does not parse is kept aside; the log is what its segments say.
+func TestDamagedOffsetCheckpointsAreDoneWithout(t *testing.T) {
+	fsys, values := damageLog(t)
+	for _, name := range []string{recoveryPointName, highWatermarkName, logStartName} {
+		for _, clean := range []bool{true, false} {
+			damaged := fsys.Clone()
+			if err := writeFile(damaged, filepath.Join(testDir, name), []byte("0\n2\nsongs 0 1\n"), true); err != nil {
+				t.Fatal(err)
+			}
+			if !clean {
+				if err := damaged.Remove(filepath.Join(testDir, cleanShutdownName)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l := openLog(t, openManager(t, testConfig(damaged, testDir)), damageConfig())
+			if got, refused := readAround(t, l); !slices.Equal(got, values) {
+				t.Fatalf("%s: refused %v, served %v", name, refused, got)
+			}
+			if _, err := damaged.Stat(filepath.Join(testDir, name+damagedSuffix)); err != nil {
+				t.Errorf("%s was not kept: %v", name, err)
+			}
+		}
+	}
+}
+
+// A checkpointed start offset beyond the log and all that was committed does not empty it.
+func TestWrongStartCheckpointIsNotBelieved(t *testing.T) {
+	fsys, values := damageLog(t)
+	if err := writeFile(fsys, filepath.Join(testDir, logStartName), []byte("0\n1\nsongs 0 4000\n"), true); err != nil {
+		t.Fatal(err)
+	}
+	l := openLog(t, openManager(t, testConfig(fsys, testDir)), damageConfig())
+	if got, _ := readAround(t, l); !slices.Equal(got, values) {
+		t.Fatalf("served %v", got)
+	}
+}

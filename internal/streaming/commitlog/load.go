@@ -30,6 +30,12 @@ func (l *Log) load(clean bool, recoveryPoint, start, highWatermark cluster.Offse
 	if err != nil {
 		return err
 	}
+	if end < start && start > highWatermark && len(segments) > 0 {
+		// Only what is committed is ever deleted.
+		l.dir.logger.Error("the checkpointed start offset lies beyond everything that was committed: it is not believed", "topic", l.tp.Topic,
+			"partition", l.tp.Partition, "end", end, "highWatermark", highWatermark, "start", start)
+		start = segments[0].base
+	}
 	if len(segments) > 0 && end < start {
 		l.dir.logger.Warn("log ends below its start offset: it begins anew there", "topic", l.tp.Topic, "partition", l.tp.Partition, "end", end, "start", start)
 		l.published.segments = segments

@@ -41,9 +41,6 @@ func TestRefusedDirectories(t *testing.T) {
 		"somebody's photographs": {func(dir string) error {
 			return os.Mkdir(filepath.Join(dir, "holidays"), 0o755)
 		}, `"holidays"`},
-		"a damaged checkpoint's": {func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, highWatermarkName), []byte("0\n2\nsongs 0 1\n"), 0o644)
-		}, "is damaged"},
 		"a file's": {func(dir string) error {
 			return errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o644))
 		}, "file of that name"},

@@ -19,6 +19,7 @@ const (
 	txnIndexSuffix  = ".txnindex"
 	snapshotSuffix  = ".snapshot"
 	deletedSuffix   = ".deleted"
+	damagedSuffix   = ".damaged"
 	cleanedSuffix   = ".cleaned"
 	swapSuffix      = ".swap"
 
