@@ -57,7 +57,9 @@ type broker struct {
 	wiped       bool     // lost power and was not taken out of all ISRs yet
 	savedOnDisk jute.SessionID
 
-	harmed bool // its disk has been damaged
+	harmed    bool      // its files have been damaged, and are not whole again
+	diskFault diskFault // of the present process
+	failed    bool      // it has given its log directory up
 
 	logs    *commitlog.Manager
 	serving *streaming.Stepped
@@ -143,7 +145,7 @@ func (b *broker) script(incarnation int) func(vfs.Operation, string) error {
 			b.dieByPower = b.dieByPower && b.w.check.mayLosePower(b)
 			b.deathDisk = b.diskAfter(b.dieByPower)
 		}
-		return nil
+		return b.outcome(op, path)
 	}
 }
 
@@ -221,14 +223,13 @@ func (b *broker) start() {
 	b.lossSeen, b.named = false, map[cluster.TopicPartition]cluster.BrokerEpoch{}
 	b.startedAt = w.now
 	b.diskOps, b.dieAt, b.dieByPower = 0, 0, false
+	b.diskFault, b.failed = diskFault{}, false
 	b.epoch = cluster.UnknownBrokerEpoch
 	w.trace("start", "broker %d", b.id)
 	logs, err := commitlog.Open(commitlog.Config{
 		Dirs: []string{"/logs"}, FS: vfs.WithFaults(b.disk, b.script(b.incarnation)), ClusterID: "sim", BrokerID: b.id,
 		RecoveryThreads: 1, FlushBytes: w.config.flushBytes, Stepped: true, Now: b.clock, Logger: w.logger.With("broker", int(b.id)),
-		OnDirFailure: func(dir string, err error) {
-			w.fail("disk", "broker %d gave up %s without a fault: %v", b.id, dir, err)
-		},
+		OnDirFailure: b.dirFailed,
 	})
 	if err != nil {
 		w.fail("recovery", "broker %d cannot open its logs: %v", b.id, err)
@@ -263,6 +264,9 @@ func (b *broker) start() {
 	b.every(w.between(300*time.Millisecond, 1200*time.Millisecond), b.logs.Background)
 	b.every(w.config.sessionTimeout/4, b.ping)
 	b.every(w.between(500*time.Millisecond, time.Second), b.groups.ExpireOffsets)
+	if w.config.disk {
+		b.every(100*time.Millisecond, b.mend)
+	}
 	if w.config.durable {
 		b.every(w.between(time.Millisecond, 60*time.Millisecond), b.rep.Sync)
 	}
@@ -344,7 +348,7 @@ func (b *broker) register() {
 		epoch cluster.BrokerEpoch
 		err   error
 	}
-	broker := cluster.Broker{ID: b.id, Endpoints: []cluster.Endpoint{{Listener: "PLAINTEXT", Protocol: "PLAINTEXT", Host: fmt.Sprintf("b%d", b.id), Port: 9092}}}
+	broker := cluster.Broker{Stop: b.lastStop(), ID: b.id, Endpoints: []cluster.Endpoint{{Listener: "PLAINTEXT", Protocol: "PLAINTEXT", Host: fmt.Sprintf("b%d", b.id), Port: 9092}}}
 	previous := append([]jute.SessionID(nil), b.old...)
 	nowMs := b.clock().UnixMilli()
 	b.zk.call(400*time.Millisecond, func(reply func(any)) {
@@ -379,6 +383,14 @@ func (b *broker) register() {
 			})
 		}
 	})
+}
+
+// lastStop is what the registration says of the end of the process before.
+func (b *broker) lastStop() cluster.StopKind {
+	if b.logs.UncleanStop() {
+		return cluster.StopUnclean
+	}
+	return cluster.StopClean
 }
 
 func isExpired(err error) bool { return errors.Is(err, zkclient.ErrSessionExpired) }

@@ -266,6 +266,9 @@ func (m *mirror) cut(end int) {
 
 // lookInside compares what a log knows of its records with the records.
 func (c *checker) lookInside(p *partitionTruth, b *broker, log *commitlog.Log, m *mirror) {
+	if len(m.entries) < int(log.EndOffset()) {
+		return // there is damage before the end
+	}
 	if end := len(m.entries); end > 0 {
 		at := end - 1 - c.w.look(min(end, 200))
 		if got := log.EpochForOffset(cluster.Offset(at)); got != m.entries[at].epoch {
@@ -521,7 +524,7 @@ func (c *checker) stateWritten(p *partitionTruth, path string) {
 		if !slices.Contains(p.replicas, id) {
 			c.w.fail("state-node", "%s: %d of the ISR %v is not assigned %v", path, id, state.ISR, p.replicas)
 		}
-		if !c.w.brokers[id-1].wiped && !p.holds(id) {
+		if !c.w.brokers[id-1].wiped && !c.w.brokers[id-1].harmed && !p.holds(id) {
 			c.w.fail("committed-lost", "%s: broker %d comes into the ISR %v (leader %d, epoch %d) and does not have all of %d committed records", path, id, state.ISR, state.Leader, state.LeaderEpoch, len(p.ledger))
 		}
 	}
@@ -588,7 +591,12 @@ func (c *checker) inAnyISR(id cluster.BrokerID) bool {
 // fragile: a broker that has lost its power is still in an ISR. Until it is out nothing else
 // goes wrong: Kafka's default durability does not stand two such failures.
 func (c *checker) fragile() bool {
-	return slices.ContainsFunc(c.w.brokers, func(b *broker) bool { return b.wiped && c.inAnyISR(b.id) })
+	return slices.ContainsFunc(c.w.brokers, func(b *broker) bool { return b.harmed || b.wiped && c.inAnyISR(b.id) })
+}
+
+// anyHarmed: some broker's files are damaged and not whole again.
+func (c *checker) anyHarmed() bool {
+	return slices.ContainsFunc(c.w.brokers, func(b *broker) bool { return b.harmed })
 }
 
 // mayLosePower: another member of each ISR has everything, is up and will stay so.
@@ -612,7 +620,7 @@ func (c *checker) mayLosePower(b *broker) bool {
 		}
 		if !slices.ContainsFunc(state.ISR, func(id cluster.BrokerID) bool {
 			other := c.w.brokers[id-1]
-			return other != b && other.registered && !other.paused && !other.expired && !other.wiped && p.holds(id) && !c.w.network.isolated(node(id))
+			return other != b && other.registered && !other.failed && !other.harmed && !other.diskFault.badSync && !other.paused && !other.expired && !other.wiped && p.holds(id) && !c.w.network.isolated(node(id))
 		}) {
 			return false
 		}
@@ -622,6 +630,9 @@ func (c *checker) mayLosePower(b *broker) bool {
 
 // ackLeaves checks a broker's right at the moment it acknowledges.
 func (c *checker) ackLeaves(b *broker, tp cluster.TopicPartition) {
+	if b.failed {
+		c.w.fail("ack-without-right", "broker %d acknowledges for %v after it has given its disk up", b.id, tp)
+	}
 	if b.lossSeen && b.named[tp] <= b.lostEpoch {
 		c.w.fail("ack-without-right", "broker %d acknowledges for %v; it knows that its session is lost and was not named leader since", b.id, tp)
 	}
@@ -715,7 +726,7 @@ func (w *world) settled() bool {
 			return false
 		}
 		for _, id := range p.replicas {
-			if b := w.brokers[id-1]; !b.registered || b.paused || len(p.mirror(id).entries) != length {
+			if b := w.brokers[id-1]; !b.registered || b.paused || b.harmed || len(p.mirror(id).entries) != length {
 				return false
 			}
 		}

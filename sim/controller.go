@@ -196,7 +196,7 @@ func (s *controllerShell) take(fence registry.Fence) {
 	ids := byte(0)
 	s.core = controller.NewCore(controller.CoreConfig{
 		Self: b.id, Epoch: fence.Epoch, Listener: "PLAINTEXT",
-		Settings: controller.Settings{LeaderImbalancePercent: 10, DeleteTopics: true},
+		Settings: controller.Settings{LeaderImbalancePercent: 10, DeleteTopics: true, UncleanStopPatience: 3 * time.Second},
 		NewTopicID: func() cluster.TopicID {
 			ids++
 			return cluster.TopicID{9, byte(fence.Epoch), ids}
@@ -233,6 +233,14 @@ func (s *controllerShell) perform(effects controller.Effects) {
 	}
 	for _, response := range effects.Replies {
 		s.answer(response)
+	}
+	if effects.WakeAfter > 0 {
+		term := s.term
+		b.w.inProcess(b, effects.WakeAfter, func() {
+			if s.term == term && s.core != nil {
+				s.queue = append(s.queue, queued{event: controller.InquiryTicked(), term: term})
+			}
+		})
 	}
 	if effects.Resign != nil {
 		s.abdicate(effects.Resign)

@@ -138,6 +138,7 @@ func (w *world) heal() {
 	clear(w.network.cut)
 	for _, b := range w.brokers {
 		b.dieAt = 0
+		b.diskFault.badSync, b.diskFault.fullUntil = false, 0
 	}
 	for _, m := range w.members {
 		if !m.alive {

@@ -215,6 +215,10 @@ func (m *member) share(response *kmsg.JoinGroupResponse) (assignments []kmsg.Syn
 }
 
 func (m *member) sync(joined *kmsg.JoinGroupResponse) {
+	if m.coordinator < 1 { // lost meanwhile
+		m.rejoin(0)
+		return
+	}
 	request := kmsg.NewPtrSyncGroupRequest()
 	request.Version, request.Group, request.MemberID, request.Generation = 5, memberGroup, m.id, m.generation
 	request.ProtocolType, request.Protocol = kmsg.StringPtr("consumer"), kmsg.StringPtr("range")
@@ -266,6 +270,10 @@ func assignedIn(response *kmsg.SyncGroupResponse) (assigned []cluster.TopicParti
 
 // position finds out where the group is, and begins to work.
 func (m *member) position() {
+	if m.coordinator < 1 {
+		m.rejoin(0)
+		return
+	}
 	fetchOffsets(&m.links, m.coordinator, memberGroup, m.assigned, m.living2(func(offsets map[cluster.TopicPartition]cluster.Offset, err error) {
 		if err != nil {
 			m.refused("offset fetch", err)
@@ -540,12 +548,14 @@ func (m *member) commit() {
 		m.w.commits++
 		commits = append(commits, &offsetCommit{key: offsetKey{memberGroup, tp}, id: m.w.commits, member: m.id, generation: m.generation, offset: m.positions[tp]})
 	}
-	life := m.life
-	sendCommits(&m.links, m.coordinator, m.instance, -1, commits, func(err error) {
+	life, to := m.life, m.coordinator
+	sendCommits(&m.links, to, m.instance, -1, commits, func(err error) {
 		if m.life != life || !m.alive {
 			return
 		}
 		switch {
+		case err != nil && to != m.coordinator: // a coordinator that was left meanwhile
+			again()
 		case err == nil:
 			for _, c := range commits {
 				m.committed[c.key.tp] = c.offset

@@ -231,6 +231,9 @@ func eachRecord(w *world, from cluster.BrokerID, data []byte, position cluster.O
 		if err == nil {
 			err = batch.Check()
 		}
+		if err != nil && w.brokers[from-1].harmed {
+			return // a client sees the checksum, too, and comes again
+		}
 		if err != nil {
 			w.fail("corrupt-read", "broker %d sent a batch that is damaged: %v", from, err)
 		}

@@ -32,6 +32,9 @@ const (
 	actMove     actionKind = "move"     // reassignment of partition who to replicas drawn by seed
 	actExpire   actionKind = "expire"   // the session of broker who ends without a reason
 	actMember   actionKind = "member"   // consumer who halts for span; flag: it leaves the group
+	actDamage   actionKind = "damage"   // broker who is killed and a file of it spoiled
+	actBadSync  actionKind = "badsync"  // the next fsync of a log at broker who fails
+	actFull     actionKind = "full"     // the disk of broker who is full for span
 	actProduce  actionKind = "produce"  // producer who gets other batches to send; seed: how large
 )
 
@@ -48,11 +51,11 @@ func (a action) String() string {
 		if a.flag {
 			s.WriteString(", power lost")
 		}
-	case actPause:
+	case actPause, actFull:
 		fmt.Fprintf(&s, " broker %d for %v", a.who, a.span)
 	case actCut:
 		fmt.Fprintf(&s, " %v for %v", cutsOf(a), a.span)
-	case actStop, actExpire:
+	case actStop, actExpire, actDamage, actBadSync:
 		fmt.Fprintf(&s, " broker %d", a.who)
 	case actMove:
 		fmt.Fprintf(&s, " partition %d", a.who)
@@ -92,7 +95,7 @@ func (c *config) draw(chance *rand.Rand) []action {
 // drawFault draws one fault, or none: not every run has every kind.
 func (c *config) drawFault(chance *rand.Rand, between func(low, high time.Duration) time.Duration) (a action, any bool) {
 	a = action{who: 1 + chance.IntN(c.brokers), seed: chance.Uint64()}
-	switch chance.IntN(9) {
+	switch chance.IntN(12) {
 	case 0, 1:
 		a.kind, a.flag, a.other = actKill, c.power && chance.IntN(2) == 0, 1+chance.IntN(40)
 		switch {
@@ -121,6 +124,15 @@ func (c *config) drawFault(chance *rand.Rand, between func(low, high time.Durati
 	case 7:
 		a.kind = actStop
 		return a, c.stops
+	case 8:
+		a.kind = actDamage
+		return a, c.disk
+	case 9:
+		a.kind = actBadSync
+		return a, c.disk
+	case 10:
+		a.kind, a.span = actFull, between(20*time.Millisecond, 800*time.Millisecond)
+		return a, c.disk
 	default:
 		a.kind, a.who = actMove, chance.IntN(c.partitions)
 		return a, c.moves
@@ -183,6 +195,21 @@ func (w *world) perform(a action) {
 	case actStop:
 		if b := w.brokers[a.who-1]; b.registered && !b.paused && !b.expired {
 			b.stop(3)
+		}
+	case actDamage:
+		if b := w.brokers[a.who-1]; b.up && w.check.mayLosePower(b) && !w.check.anyHarmed() {
+			b.kill(false)
+			b.damage(rand.New(rand.NewPCG(a.seed, 1)))
+			b.wiped = true
+		}
+	case actBadSync:
+		if b := w.brokers[a.who-1]; b.up && !w.config.durable && w.check.mayLosePower(b) || w.config.durable && b.up {
+			b.diskFault.badSync = true
+		}
+	case actFull:
+		if b := w.brokers[a.who-1]; b.up {
+			b.diskFault.fullUntil = w.now + a.span
+			w.trace("disk", "of broker %d is full for %v", b.id, a.span)
 		}
 	case actMove:
 		w.move(w.check.parts[a.who], rand.New(rand.NewPCG(a.seed, 1)))

@@ -57,6 +57,7 @@ type config struct {
 	meddling                    bool // somebody deletes /controller
 	stops                       bool // controlled shutdowns
 	moves                       bool // reassignments
+	disk                        bool // damaged files, failed fsyncs, full disks
 	durable                     bool // acks=all means fsynced: power may go anywhere, any time
 	flushBytes                  int64
 	segmentBytes                int64
@@ -90,6 +91,7 @@ func drawConfig(chance *rand.Rand) config {
 		c.factor = 2
 		c.minISR = 1
 	}
+	c.disk = chance.IntN(3) == 0
 	if chance.IntN(3) > 0 {
 		c.members = 1 + chance.IntN(3)
 		c.static = chance.IntN(c.members + 1)
