@@ -262,6 +262,28 @@ func (c *offsetCheckpoint) write(always bool) error {
 	return nil
 }
 
+// mentions says whether a start after a crash would find an offset.
+func (c *offsetCheckpoint) mentions(tp cluster.TopicPartition) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, found := c.written[tp]
+	return found
+}
+
+// disown sees to it that the checkpoint files have nothing left of an earlier log of that
+// name. A start after a crash would take it for the new one's: trust what was never synced,
+// or drop what lies below the other's start.
+func (d *logDirectory) disown(tp cluster.TopicPartition) error {
+	for _, checkpoint := range []*offsetCheckpoint{&d.recoveryPoints, &d.starts, &d.highWatermarks} {
+		if checkpoint.mentions(tp) {
+			if err := checkpoint.write(true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // onDisk is the offset that a start after a crash would find.
 func (c *offsetCheckpoint) onDisk(tp cluster.TopicPartition) cluster.Offset {
 	c.mu.Lock()

@@ -480,6 +480,36 @@ func TestDeleteAndRecreate(t *testing.T) {
 	}
 }
 
+// A log that is made under the name of one that was deleted does not inherit its checkpoints,
+// also if the process is killed before they are written the next time.
+func TestARecreatedLogDoesNotInheritCheckpoints(t *testing.T) {
+	mem := vfs.NewMem()
+	m := openManager(t, testConfig(mem, testDir))
+	l := openLog(t, m, DefaultLogConfig())
+	for range 10 {
+		mustAppend(t, l, batchOf(t, record.DefaultOptions(), 1, "v"))
+	}
+	l.SetHighWatermark(10)
+	for _, do := range []func() error{func() error { return l.AdvanceStart(8) }, l.Flush, m.writeAllCheckpoints} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Delete(testPartition); err != nil {
+		t.Fatal(err)
+	}
+	l, err := m.GetOrCreate(testPartition, cluster.TopicID{9}, DefaultLogConfig(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, batchOf(t, record.DefaultOptions(), 1, "new"))
+	killed := openManager(t, testConfig(mem.Clone(), testDir))
+	again := killed.Get(testPartition)
+	if again.StartOffset() != 0 || again.EndOffset() != 1 || again.HighWatermark() != 0 || again.SyncedOffset() != 0 {
+		t.Errorf("start %d, end %d, high watermark %d, synced %d", again.StartOffset(), again.EndOffset(), again.HighWatermark(), again.SyncedOffset())
+	}
+}
+
 // An append takes no memory of its own.
 func TestAppendAllocations(t *testing.T) {
 	m := openManager(t, testConfig(vfs.OS(), t.TempDir()))

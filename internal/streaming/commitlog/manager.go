@@ -287,6 +287,9 @@ func (m *Manager) createLocked(tp cluster.TopicPartition, isNew bool) (*Log, err
 		return nil, fmt.Errorf("commitlog: create %s: no log directory is usable: %w", tp, kerr.KafkaStorageError)
 	}
 	l := m.newLog(best, tp)
+	if err := best.disown(tp); err != nil {
+		return nil, best.fail(err)
+	}
 	if err := m.config.FS.MkdirAll(l.path); err != nil {
 		return nil, best.fail(err)
 	}
