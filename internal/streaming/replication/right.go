@@ -18,6 +18,9 @@ import (
 //   - the loss of a session ends partition by partition, with a LeaderAndIsr to a newer
 //     incarnation of this broker (or for all, if the owner knows better: ResumeLeadership).
 //
+// And a leader whose log has failed does not acknowledge what its followers have either: it
+// counts itself among those who have it, and may not.
+//
 // The right is asked for when an acknowledgement leaves, and then the clock is looked at,
 // too: after a pause the goroutine that acknowledges may well run before the ticker's does.
 type leadershipRight struct {
@@ -35,7 +38,7 @@ func (r *leadershipRight) granted(h *hosted) bool {
 	losses := r.losses.Load()
 	return r.pauses.Load() <= r.pausesOver.Load() &&
 		(losses <= r.lossesOver.Load() || losses <= h.confirmedLoss.Load()) &&
-		!r.closed.Load()
+		!r.closed.Load() && h.log.Failed() == nil
 }
 
 func (r *leadershipRight) close() { r.closed.Store(true) }
