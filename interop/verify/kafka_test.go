@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"understudy/internal/fleet"
 	"understudy/interop/foreign"
@@ -15,7 +14,7 @@ import (
 // brokerProperties suit three Apache brokers on one machine; ours take them, too.
 var brokerProperties = map[string]string{
 	"inter.broker.protocol.version":            "3.9",
-	"zookeeper.session.timeout.ms":             "3000", // Apache's brokers notice a death by the session alone
+	"zookeeper.session.timeout.ms":             "4000", // Apache's brokers notice a death by the session alone
 	"transaction.state.log.replication.factor": "3",
 	"transaction.state.log.min.isr":            "1",
 	"log.cleaner.dedupe.buffer.size":           "4194304", // Kafka's default is more than our heap
@@ -47,12 +46,10 @@ func TestKafkaUnderKills(t *testing.T) {
 func TestKafka4UnderKills(t *testing.T) {
 	t.Parallel()
 	nodes, bootstrap := kraft(t)
-	r := launch(t, "kafka", bootstrap, "--duration", "4s", "--min-insync-replicas", "2", "--out", t.TempDir())
-	select {
-	case <-time.After(time.Second):
-	case <-r.ended:
-	}
+	r := launch(t, "kafka", bootstrap, "--duration", "10m", "--min-insync-replicas", "2", "--out", t.TempDir())
+	r.work(t)
 	nodes[0].Kill()
+	r.finish(t)
 	r.expect(t, 0)
 }
 

@@ -119,11 +119,12 @@ func start(t *testing.T, nodes ...*fleet.Node) {
 }
 
 // restart starts a server. An Apache broker exits while the node of its former session still
-// exists, and an operator would start it until it holds.
+// exists, or when a busy machine lets its new session expire; an operator would start it until
+// it holds.
 func restart(ctx context.Context, node *fleet.Node) error {
 	for {
 		err := node.Start(ctx)
-		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "NodeExists") {
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "NodeExists") && !strings.Contains(err.Error(), "SessionExpiredException") {
 			return err
 		}
 	}
@@ -131,10 +132,36 @@ func restart(ctx context.Context, node *fleet.Node) error {
 
 // run is a verify under way.
 type run struct {
-	command        *exec.Cmd
-	stdout, stderr bytes.Buffer
-	ended          chan struct{}
-	began          time.Time
+	command *exec.Cmd
+	stdout  bytes.Buffer
+	stderr  progress
+	ended   chan struct{}
+	began   time.Time
+}
+
+// progress keeps what verify says on stderr.
+type progress struct {
+	mu      sync.Mutex
+	text    strings.Builder
+	atWork  chan struct{} // closed when the clients have begun
+	noticed bool
+}
+
+func (p *progress) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text.Write(text)
+	if !p.noticed && strings.Contains(p.text.String(), "at work") {
+		p.noticed = true
+		close(p.atWork)
+	}
+	return len(text), nil
+}
+
+func (p *progress) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
 }
 
 // launch starts `understudy verify` with arguments.
@@ -143,6 +170,7 @@ func launch(t *testing.T, args ...string) *run {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds(t))*patience)
 	t.Cleanup(cancel)
 	r := &run{command: exec.CommandContext(ctx, program, append([]string{"verify"}, args...)...), ended: make(chan struct{}), began: time.Now()}
+	r.stderr.atWork = make(chan struct{})
 	r.command.Stdout, r.command.Stderr = &r.stdout, &r.stderr
 	if err := r.command.Start(); err != nil {
 		t.Fatal(err)
@@ -182,14 +210,19 @@ func (r *run) strike(t *testing.T, nodes ...*fleet.Node) {
 	}
 }
 
-// work lets the clients work for a while.
+// work lets the clients work for a while, counted from when they have begun.
 func (r *run) work(t *testing.T) {
 	t.Helper()
 	select {
-	case <-time.After(killPause):
+	case <-r.stderr.atWork:
+		select {
+		case <-time.After(killPause):
+			return
+		case <-r.ended:
+		}
 	case <-r.ended:
-		t.Fatalf("verify ended too early; stderr:\n%s\n%s", &r.stderr, &r.stdout)
 	}
+	t.Fatalf("verify ended too early; stderr:\n%s\n%s", &r.stderr, &r.stdout)
 }
 
 // kill kills servers at the same moment and starts them again.

@@ -118,11 +118,12 @@ func (r *Run) common(name string) []kgo.Opt {
 		kgo.DialTimeout(time.Second),
 		kgo.RequestTimeoutOverhead(3 * time.Second),
 		kgo.DisableClientMetrics(),
+		kgo.AlwaysRetryEOF(), // a broker that is killed as one connects to it
 	}
 }
 
 // startPatience bounds the creation of the topics.
-const startPatience = 30 * time.Second
+const startPatience = 15 * time.Second
 
 func (r *Run) createTopics(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
@@ -139,6 +140,26 @@ func (r *Run) createTopics(ctx context.Context) error {
 	if r.options.MinInsync > 0 {
 		configs["min.insync.replicas"] = kadm.StringPtr(fmt.Sprint(r.options.MinInsync))
 	}
+	for {
+		err := r.tryCreate(ctx, replication, configs)
+		if err == nil {
+			break
+		}
+		// A broker that is away just now may be what is missing.
+		if !kerr.IsRetriable(err) && !errors.Is(err, kerr.InvalidReplicationFactor) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(retryEvery):
+		}
+	}
+	r.options.Say("%d topics %s-…, %d partitions each, replication factor %d", r.options.Topics, r.history.Setting.Group, r.options.Partitions, replication)
+	return nil
+}
+
+func (r *Run) tryCreate(ctx context.Context, replication int, configs map[string]*string) error {
 	created, err := r.admin.CreateTopics(ctx, int32(r.options.Partitions), int16(replication), configs, r.history.Setting.Topics...)
 	if err != nil {
 		return fmt.Errorf("create the topics: %w", err)
@@ -148,7 +169,6 @@ func (r *Run) createTopics(ctx context.Context) error {
 			return fmt.Errorf("create topic %s: %w %s", topic.Topic, topic.Err, topic.ErrMessage)
 		}
 	}
-	r.options.Say("%d topics %s-…, %d partitions each, replication factor %d", r.options.Topics, r.history.Setting.Group, r.options.Partitions, replication)
 	return nil
 }
 
