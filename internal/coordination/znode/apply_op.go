@@ -367,6 +367,7 @@ func (m *Machine) performCreate(c *change, timeMs int64) jute.Stat {
 	if c.container {
 		m.containers[id] = struct{}{}
 	}
+	m.countCreated(path, parentPath, name, len(c.data))
 	m.event(jute.EventCreated, path, c.acl)
 	m.event(jute.EventChildrenChanged, canonical(parentPath), m.aclOf(parent))
 	return created.stat()
@@ -374,7 +375,8 @@ func (m *Machine) performCreate(c *change, timeMs int64) jute.Stat {
 
 func (m *Machine) performDelete(id nodeID, path string) {
 	gone := m.tree.node(id)
-	parentPath, _, _ := splitPath(path)
+	dataBytes := len(gone.data)
+	parentPath, name, _ := splitPath(path)
 	parent, acl := gone.parent, m.acls.list(gone.acl)
 	if gone.owner != 0 {
 		m.sessions.removeEphemeral(gone.owner, id)
@@ -382,10 +384,11 @@ func (m *Machine) performDelete(id nodeID, path string) {
 	if gone.flags&flagContainer != 0 {
 		delete(m.containers, id)
 	}
-	m.tree.size -= int64(textUnits(path) + len(gone.data))
+	m.tree.size -= int64(textUnits(path) + dataBytes)
 	m.acls.release(gone.acl)
 	m.tree.removeLeaf(id)
 	m.tree.touchChildren(parent, m.tree.counter(parent), m.result.Zxid)
+	m.countDeleted(path, parentPath, name, dataBytes)
 	m.event(jute.EventDeleted, path, acl)
 	m.event(jute.EventChildrenChanged, canonical(parentPath), m.aclOf(parent))
 }
@@ -393,13 +396,15 @@ func (m *Machine) performDelete(id nodeID, path string) {
 func (m *Machine) performSetData(c *change, timeMs int64) jute.Stat {
 	id := m.resolve(c.id, c.path)
 	n := m.tree.node(id)
-	m.tree.size += int64(len(c.data) - len(n.data))
+	grown := len(c.data) - len(n.data)
+	m.tree.size += int64(grown)
 	n.flags |= flagChanged
 	n.version++
 	n.data, n.mzxid, n.mtime = c.data, m.result.Zxid, timeMs
 	stat := n.stat()
 	acl := m.acls.list(n.acl)
 	m.tree.update(id, &n)
+	m.count(c.path, 0, grown)
 	m.event(jute.EventDataChanged, strings.Clone(c.path), acl)
 	return stat
 }

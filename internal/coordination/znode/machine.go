@@ -12,6 +12,7 @@ type Machine struct {
 	acls       aclTable
 	sessions   sessionTable
 	containers map[nodeID]struct{} // from the nodes' flags
+	quotas     map[string]struct{} // paths with a quota; from the nodes below /zookeeper/quota
 	origins    map[MemberID]origin
 	lastZxid   jute.Zxid
 	raftTerm   uint64 // highest one applied
@@ -43,7 +44,8 @@ func New() *Machine {
 func newMachine() *Machine {
 	return &Machine{
 		tree: newTree(), acls: newACLTable(), sessions: newSessionTable(),
-		containers: map[nodeID]struct{}{}, origins: map[MemberID]origin{}, pending: map[string]view{},
+		containers: map[nodeID]struct{}{}, quotas: map[string]struct{}{}, origins: map[MemberID]origin{},
+		pending: map[string]view{},
 	}
 }
 

@@ -30,6 +30,7 @@ func Restore(r io.Reader) (*Machine, error) {
 	if err := blocks.readEnd(restorer.in.r); err != nil {
 		return nil, err
 	}
+	restorer.m.findQuotas()
 	return restorer.m, nil
 }
 
