@@ -223,7 +223,7 @@ func (g *generator) request() request {
 	default:
 		r.body, r.text = g.record(op)
 	}
-	if g.oneIn(30) && !(g.ensemble && slices.Contains(written, op)) {
+	if g.oneIn(30) && !(g.ensemble && slices.Contains(written, op)) && !strings.Contains(r.text, quotaRoot) {
 		before := len(r.body)
 		r.body = g.damage(r.body)
 		r.text += fmt.Sprintf(" damaged, %d bytes before", before)
@@ -309,7 +309,7 @@ func (g *generator) record(op jute.OpCode) (body []byte, text string) {
 		g.zxids++
 		return r.Append(nil), fmt.Sprintf("%q version %d", path, r.Version)
 	case jute.OpSetData:
-		r := jute.SetDataRequest{Path: path, Data: g.data(), Version: g.version()}
+		r := jute.SetDataRequest{Path: path, Data: g.dataFor(path), Version: g.version()}
 		g.zxids++
 		return r.Append(nil), fmt.Sprintf("%q version %d%s", path, r.Version, showData(r.Data))
 	case jute.OpSetACL:
@@ -339,7 +339,7 @@ func (g *generator) record(op jute.OpCode) (body []byte, text string) {
 }
 
 func (g *generator) create(op jute.OpCode, path string) (body []byte, text string) {
-	r := jute.CreateRequest{Path: path, Data: g.data(), ACL: g.acl(), Flags: pick[jute.CreateFlags](g, 0, 0, 0, 0, 1, 1, 2, 3)}
+	r := jute.CreateRequest{Path: path, Data: g.dataFor(path), ACL: g.acl(), Flags: pick[jute.CreateFlags](g, 0, 0, 0, 0, 1, 1, 2, 3)}
 	switch {
 	case g.oneIn(20):
 		r.Flags = jute.CreateFlags(g.rng.Intn(10) - 1)
@@ -416,7 +416,7 @@ func (g *generator) anyPath() string {
 	case 2:
 		return pick(g, "/a", "/b", "/a/b", "/b/a")
 	case 3:
-		return g.top()
+		return pick(g, g.top(), g.quota())
 	}
 	path := g.top()
 	for range 1 + g.rng.Intn(3) {
@@ -426,6 +426,21 @@ func (g *generator) anyPath() string {
 		path += fmt.Sprintf("%s%010d", pick(g, "", "/", "s-"), g.rng.Intn(10))
 	}
 	return path
+}
+
+const quotaRoot = "/zookeeper/quota"
+
+// quota is a node of a quota.
+func (g *generator) quota() string {
+	return quotaRoot + g.top() + pick(g, "", "", "/a", "/b/a") + pick(g, "", "/zookeeper_limits", "/zookeeper_stats")
+}
+
+// dataFor is data for a node. Apache's server ends when a quota's nodes hold anything else than this.
+func (g *generator) dataFor(path string) []byte {
+	if strings.HasPrefix(path, quotaRoot) {
+		return []byte(pick(g, "count=0,bytes=0", "count=5,bytes=-1", "bytes=3", "count=1,bytes=2=;countHardLimit=4;byteHardLimit=-1"))
+	}
+	return g.data()
 }
 
 func (g *generator) data() []byte {
