@@ -30,14 +30,26 @@ import (
 //	state-node             leader in the ISR, epochs that grow, ISR within the assignment
 //	ack-uncommitted        an acknowledgement is for records that are committed, at that place
 //	ack-without-right      no acknowledgement leaves a broker that knows its session to be
-//	                       gone, or was paused, until it is confirmed
-//	duplicate              no record is in a log twice
+//	                       gone, or was paused, until it is confirmed, or whose disk has failed
+//	duplicate, order       no record is in a log twice, nor before an earlier one of its producer
 //	producer-forgotten     a leader that has a producer's last batch takes the next
+//	producer-state         what a log knows of its producers is what its records say,
+//	epoch-cache            and so is what it knows of leader epochs
 //	reader-goes-on         a reader gets every committed record, once, in order; and no end
 //	latest-goes-back       that goes back
+//	corrupt-read           nobody is sent what is damaged, except by a broker whose files were
+//	                       spoiled (and then its checksum is wrong)
+//	poll-skip              the members of a group read everything: none begins behind what was read
+//	generation-goes-back   a group's generations grow, in its records and in a coordinator's answers
+//	double-owner           no two members of a generation own a partition
+//	commit-unreplicated    commits and assignments are answered when their records are committed
+//	commit-lost            an offset that was acknowledged is there until a later commit or deletion
+//	stale-commit           a commit of an old generation, or of a member that was replaced, is refused
+//	member-expelled        a member that is heard of is not expelled
+//	read, recovery, disk   logs can be opened and read, and are given up for a reason only
 //	identical-state        two machines with the same entries are the same, also by snapshot
 //	session-life           an ended session leaves no ephemeral node
-//	no-convergence         without faults everything gets in sync and acknowledged in the end
+//	no-convergence         without faults everything gets in sync, acknowledged and read in the end
 type checker struct {
 	w      *world
 	parts  []*partitionTruth // of all topics there have been, in the order of their creation

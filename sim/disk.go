@@ -69,7 +69,9 @@ func (b *broker) dirFailed(dir string, err error) {
 // another place.
 func (b *broker) damage(chance *rand.Rand) {
 	files := b.files("/logs")
-	files = slices.DeleteFunc(files, func(name string) bool { return path.Base(path.Dir(name)) == "logs" && !strings.Contains(name, "checkpoint") })
+	files = slices.DeleteFunc(files, func(name string) bool {
+		return path.Base(path.Dir(name)) == "logs" && !strings.Contains(name, "checkpoint")
+	})
 	if len(files) == 0 {
 		return
 	}
