@@ -6,12 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"understudy/internal/coordination/jute"
 	"understudy/internal/coordination/wal"
 	"understudy/internal/coordination/znode"
+	"understudy/internal/vfs"
 )
 
 // damage flips a bit in the middle of a stopped member's oldest log segment.
@@ -168,4 +170,44 @@ func TestEmptyDirectoryWithTheMarkRecovers(t *testing.T) {
 	}
 	c.awaitRecovered(id)
 	c.agree()
+}
+
+// A snapshot whose fsync fails stops the member, too: the entries that it would have replaced
+// stay, and are what a restart has.
+func TestFailedSyncOfASnapshotStopsTheMember(t *testing.T) {
+	var broken atomic.Bool
+	c := newCluster(t, 1, func(config *Config) {
+		config.SnapshotEntries, config.KeepEntries = 20, 1
+		config.FS = vfs.WithFaults(vfs.OS(), func(op vfs.Operation, path string) error {
+			if broken.Load() && op == vfs.OpSync && strings.Contains(path, "snapshot") {
+				return errors.New("input/output error")
+			}
+			return nil
+		})
+	})
+	m := c.leader()
+	generation := m.session(t, 1, longTimeout, 0)
+	broken.Store(true)
+	acknowledged := 0
+	for i := range 1000 {
+		got := await(t, m.submit(create(1, generation, fmt.Sprintf("/n%d", i), "", 0)))
+		if got.dropped {
+			break
+		}
+		acknowledged++
+	}
+	<-m.Done()
+	if err := m.Err(); err == nil || !strings.Contains(err.Error(), "input/output error") {
+		t.Fatalf("stopped for %v", err)
+	}
+	broken.Store(false)
+	delete(c.members, 1)
+	c.start(1)
+	c.leader().View(func(machine *znode.Machine) {
+		for i := range acknowledged {
+			if _, ok := machine.Exists(fmt.Sprintf("/n%d", i)); !ok {
+				t.Fatalf("/n%d of %d was acknowledged and is not there", i, acknowledged)
+			}
+		}
+	})
 }

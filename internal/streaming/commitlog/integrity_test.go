@@ -14,6 +14,8 @@ import (
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/record"
 	"understudy/internal/vfs"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // damageLog makes a log of several segments, in three leader epochs, and closes it cleanly.
@@ -427,5 +429,41 @@ func TestWrongStartCheckpointIsNotBelieved(t *testing.T) {
 	l := openLog(t, openManager(t, testConfig(fsys, testDir)), damageConfig())
 	if got, _ := readAround(t, l); !slices.Equal(got, values) {
 		t.Fatalf("served %v", got)
+	}
+}
+
+// A failed fsync, of whatever file, ends acknowledging: the directory is given up, and what
+// was said to be synced before stays so.
+func TestFailedSyncGivesUpTheDirectory(t *testing.T) {
+	for _, name := range []string{logSuffix, indexSuffix, timeIndexSuffix, snapshotSuffix, epochCheckpointName, recoveryPointName, highWatermarkName} {
+		broken := false
+		fsys := vfs.WithFaults(vfs.NewMem(), func(op vfs.Operation, path string) error {
+			if broken && op == vfs.OpSync && strings.HasSuffix(strings.TrimSuffix(path, ".tmp"), name) {
+				return errors.New("input/output error")
+			}
+			return nil
+		})
+		config := testConfig(fsys, testDir)
+		config.Stepped = true
+		m := openManager(t, config)
+		l := openLog(t, m, damageConfig())
+		for i := range 12 {
+			mustAppend(t, l, batchOf(t, idempotent(1, 0, int32(i)), int64(i), strings.Repeat("z", 100)))
+		}
+		broken = true
+		err := errors.Join(l.Flush(), m.writeAllCheckpoints())
+		l.SetHighWatermark(l.EndOffset())
+		err = errors.Join(err, m.CheckpointHighWatermarks(nil))
+		broken = false
+		if err == nil || l.Failed() == nil {
+			t.Errorf("%s: the failed fsync went unnoticed", name)
+			continue
+		}
+		if _, err := l.AppendLeader(batchOf(t, record.DefaultOptions(), 1, "later"), AppendOptions{LeaderEpoch: 1}); !errors.Is(err, kerr.KafkaStorageError) {
+			t.Errorf("%s: an append afterwards: %v", name, err)
+		}
+		if err := l.SyncTo(l.EndOffset()); err == nil && l.SyncedOffset() < l.EndOffset() {
+			t.Errorf("%s: synced to %d of %d after the failure", name, l.SyncedOffset(), l.EndOffset())
+		}
 	}
 }
