@@ -2,13 +2,16 @@ package ensemble
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
 
 	"understudy/internal/coordination/jute"
+	"understudy/internal/coordination/wal"
 	"understudy/internal/coordination/znode"
 	"understudy/internal/vfs"
 )
@@ -154,5 +157,28 @@ func TestBarrierIsNotAnsweredByAFormerLife(t *testing.T) {
 	l.barriers.confirmed(l, raft.ReadState{Index: 7, RequestCtx: binary.LittleEndian.AppendUint64(nil, l.barriers.first)})
 	if len(l.barriers.asked) != 0 {
 		t.Error("its own context does not answer it")
+	}
+}
+
+// TestDamagedEntryStopsTheMember: raft panics with the log's error where it cannot read an entry.
+func TestDamagedEntryStopsTheMember(t *testing.T) {
+	m := newSteppedCluster(t).members[0]
+	func() {
+		defer m.loop.recoverRaft()
+		panic(error(&wal.CorruptionError{File: "/data/log/00000001.wal", Offset: 77, Cause: "a bit"}))
+	}()
+	if !errors.Is(m.Failure(), wal.ErrCorrupt) {
+		t.Errorf("the member stopped with %v", m.Failure())
+	}
+}
+
+// TestRelayedReadIndexStaysHere: raft hands on another member's MsgReadIndex to the leader it
+// knows, and the receiver would close the stream over a message that is not its sender's.
+func TestRelayedReadIndexStaysHere(t *testing.T) {
+	c := newSteppedCluster(t)
+	from, to := uint64(3), uint64(2)
+	c.members[0].loop.dispatch(&pb.Message{Type: pb.MsgReadIndex.Enum(), From: &from, To: &to})
+	if len(c.trace) > 0 {
+		t.Errorf("sent %v", c.trace)
 	}
 }
