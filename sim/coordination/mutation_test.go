@@ -3,6 +3,8 @@
 package coordination
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -280,7 +282,24 @@ var mutations = []mutation{
 	},
 }
 
-var failureLine = regexp.MustCompile(`(?m)^seed (\d+) commit \S+: ([a-z-]+): (.*)$`)
+// fromEnv names the variable with the first seed of TestUntilOneFails.
+const fromEnv = "SIM_COORDINATION_FROM"
+
+// TestUntilOneFails is what a mutant's program runs: up to 1,000 seeds, until one fails.
+func TestUntilOneFails(t *testing.T) {
+	from, err := strconv.ParseUint(os.Getenv(fromEnv), 10, 64)
+	if err != nil {
+		t.Skip("TestMutations runs it")
+	}
+	for seed := from; seed < from+1000; seed++ {
+		if f := Run(seed, Options{}).Failure; f != nil {
+			fmt.Printf("seed %d: %v\n", seed, f)
+			t.FailNow()
+		}
+	}
+}
+
+var failureLine = regexp.MustCompile(`(?m)^seed (\d+): ([a-z-]+): (.*)$`)
 
 // TestMutations plants each bug and has it caught within 1,000 seeds.
 func TestMutations(t *testing.T) {
@@ -292,9 +311,11 @@ func TestMutations(t *testing.T) {
 	t.Logf("starting seed %d", from)
 	for _, m := range mutations {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
-			program := mutant.Build(t, root, "./sim", m.edits)
+			program := mutant.Build(t, root, "./sim/coordination", m.edits, "test", "-c", "-tags", "mutation")
 			began := time.Now()
-			out, err := exec.Command(program, "-world", "coordination", "-seeds", "1000", "-from", strconv.FormatUint(from, 10)).Output()
+			run := exec.Command(program, "-test.run", "^TestUntilOneFails$")
+			run.Env = append(os.Environ(), fmt.Sprintf("%s=%d", fromEnv, from))
+			out, err := run.Output()
 			if err == nil {
 				t.Fatalf("not caught within 1,000 seeds from %d: %s", from, m.because)
 			}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,8 +19,8 @@ import (
 type Edit struct{ File, Old, New string }
 
 // Build compiles a package of the module at root with the edits, and returns the program's
-// path. An edit whose text is no longer found fails the test: it has to be brought up to date.
-func Build(t *testing.T, root, pkg string, edits []Edit) (program string) {
+// path. how is the go command's beginning: build, or test -c with the tags. An edit whose text is no longer found fails the test: it has to be brought up to date.
+func Build(t *testing.T, root, pkg string, edits []Edit, how ...string) (program string) {
 	t.Helper()
 	dir := t.TempDir()
 	texts := map[string]string{}
@@ -48,7 +49,7 @@ func Build(t *testing.T, root, pkg string, edits []Edit) (program string) {
 	}
 	write(t, filepath.Join(dir, "overlay.json"), overlay)
 	program = filepath.Join(dir, "program")
-	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, pkg)
+	build := exec.Command("go", append(slices.Clone(how), "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, pkg)...)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("the mutant does not compile: %v\n%s", err, out)
