@@ -105,9 +105,6 @@ func newChecker(w *world) *checker {
 	return c
 }
 
-// part is what is true of the partition that goes by a name now; nil if there is none.
-func (c *checker) part(tp cluster.TopicPartition) *partitionTruth { return c.live[tp] }
-
 // partOf finds the partition that a topic id stands for.
 func (c *checker) partOf(tp cluster.TopicPartition, id cluster.TopicID) *partitionTruth {
 	if p := c.live[tp]; p != nil && p.id == id {
