@@ -198,7 +198,7 @@ func measure(ctx context.Context, r *run, f fault, c cast, original time.Duratio
 	}
 	t := &theatre{}
 	t.fleet, err = fleet.New(fleet.Options{
-		Dir: dir, OnLog: t.events.Add, StartTimeout: time.Minute,
+		Dir: dir, OnLog: t.events.Add, StartTimeout: recoveryBound,
 		CoordinatorProgram: func(int) *fleet.Program { return c.coordinators }, BrokerProgram: func(int) *fleet.Program { return c.brokers },
 		BrokerProperties: map[string]string{"inter.broker.protocol.version": "3.9"},
 	})
@@ -265,7 +265,7 @@ func printRow(title, target string, original time.Duration, outcomes []trial.Out
 		parts = append(parts, ms(summarise(phase).median))
 	}
 	ratio := "-"
-	if original > 0 {
+	if original > 0 && len(outcomes) > 0 {
 		ratio = fmt.Sprintf("%.3f", float64(gap.median)/float64(original))
 	}
 	fmt.Printf("  %-60s %8s %8s %8s %8s %6s   %-26s %s\n", title, ms(gap.minimum), ms(gap.median), ms(gap.p99), ms(gap.maximum), ratio, target, strings.Join(parts, " / "))
