@@ -131,7 +131,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "entries applied again after a restart",
-		edits: []mutant.Edit{{File: inEnsemble + "apply.go", Old: "	if index <= a.applied.Load() {\n		return nil\n	}\n	if e.GetType()", New: "	if e.GetType()"},
+		edits: []mutant.Edit{{File: inEnsemble + "apply.go", Old: "	case index <= applied:\n		return nil\n", New: ""},
 			{File: inEnsemble + "member.go", Old: "Applied: id.Index,", New: "Applied: max(id.Index, 1) - 1,"}},
 		caught:  []string{"identical-state", "log-matching", "applied-twice", "panic", "stopped-by-itself", "start-refused"},
 		because: "the snapshot has them already",

@@ -88,8 +88,11 @@ func (a *applier) take(item applyItem) error {
 // apply performs one entry. Entries of raft itself (a new leader's empty one) change nothing.
 func (a *applier) apply(e *pb.Entry) error {
 	index := e.GetIndex()
-	if index <= a.applied.Load() {
+	switch applied := a.applied.Load(); {
+	case index <= applied:
 		return nil
+	case index > applied+1:
+		return fmt.Errorf("ensemble: log entry %d is to be applied after entry %d", index, applied)
 	}
 	if e.GetType() == pb.EntryNormal && len(e.GetData()) > 0 {
 		batch, err := znode.DecodeBatch(e.GetData())
@@ -166,6 +169,9 @@ func (a *applier) applyBatch(term uint64, b *znode.Batch) {
 
 // restore replaces the tree by a snapshot's.
 func (a *applier) restore(id wal.SnapshotID) error {
+	if newest := a.m.log.NewestSnapshot(); newest.Index > id.Index {
+		id = newest // installed meanwhile, and the older one's file is gone
+	}
 	if id.Index <= a.applied.Load() {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
@@ -180,5 +181,35 @@ func TestRelayedReadIndexStaysHere(t *testing.T) {
 	c.members[0].loop.dispatch(&pb.Message{Type: pb.MsgReadIndex.Enum(), From: &from, To: &to})
 	if len(c.trace) > 0 {
 		t.Errorf("sent %v", c.trace)
+	}
+}
+
+// TestLateSecondSnapshot: a second snapshot is installed before the apply loop came to the first,
+// whose file is gone by then.
+func TestLateSecondSnapshot(t *testing.T) {
+	m := newSteppedCluster(t).members[0]
+	first, second := wal.SnapshotID{Index: 5, Term: 1}, wal.SnapshotID{Index: 9, Term: 1}
+	for _, id := range []wal.SnapshotID{first, second} {
+		frozen := m.machine.Freeze()
+		err := m.log.SaveSnapshot(id, func(w io.Writer) error {
+			_, err := frozen.WriteTo(w)
+			return err
+		})
+		frozen.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []wal.SnapshotID{first, second} {
+		if err := m.applier.restore(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if index, _ := m.Applied(); index != second.Index {
+		t.Errorf("applied is %d", index)
+	}
+	index, term := second.Index+2, uint64(1)
+	if err := m.applier.apply(&pb.Entry{Index: &index, Term: &term}); err == nil {
+		t.Error("an entry was left out and nobody noticed")
 	}
 }
