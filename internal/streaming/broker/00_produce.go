@@ -60,7 +60,7 @@ func (b *Broker) handleProduce(request *wire.Request) {
 				p.refused[tp] = err
 				continue
 			}
-			p.parts = append(p.parts, replication.AppendPart{TP: tp, Records: topic.Partitions[j].Records})
+			p.parts = append(p.parts, replication.AppendPart{TP: tp, Records: wholeBatches(topic.Partitions[j].Records)})
 		}
 	}
 	if len(p.parts) == 0 {
@@ -123,6 +123,19 @@ func (p *produce) corrupt() error {
 		}
 	}
 	return nil
+}
+
+// wholeBatches leaves out what follows the last whole batch, of which Kafka takes no notice.
+func wholeBatches(records []byte) []byte {
+	_, rest, err := cutBatch(records)
+	for err == nil && len(rest) > 0 {
+		var batch, left []byte
+		if batch, left, err = cutBatch(rest); batch == nil {
+			return records[:len(records)-len(rest)]
+		}
+		rest = left
+	}
+	return records
 }
 
 // refuseAll answers every partition with one error (ProduceRequest.getErrorResponse).

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -198,13 +199,17 @@ func numbered(lists [][]cluster.BrokerID, first int32) map[int32]registry.Assign
 // that do not exist are accepted, as in Kafka, and the last of several lists for one partition
 // stands.
 func givenAssignment(given []kmsg.CreateTopicsRequestTopicReplicaAssignment) (map[int32]registry.Assignment, error) {
-	out := make(map[int32]registry.Assignment, len(given))
+	lists := make(map[int32][]int32, len(given))
 	for _, entry := range given {
-		replicas, err := checkReplicas(entry.Replicas)
+		lists[entry.Partition] = entry.Replicas
+	}
+	out := make(map[int32]registry.Assignment, len(lists))
+	for _, number := range slices.Sorted(maps.Keys(lists)) {
+		replicas, err := checkReplicas(lists[number])
 		if err != nil {
 			return nil, err
 		}
-		out[entry.Partition] = registry.Assignment{Replicas: replicas}
+		out[number] = registry.Assignment{Replicas: replicas}
 	}
 	for number := range int32(len(out)) {
 		assignment, there := out[number]

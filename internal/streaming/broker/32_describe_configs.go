@@ -93,7 +93,7 @@ func (b *Broker) describeBroker() []config.Entry {
 	if at := slices.IndexFunc(entries, func(entry config.Entry) bool { return entry.Name == "node.id" }); at >= 0 && entries[at].Source == config.SourceDefault {
 		value := strconv.Itoa(int(b.id)) // it follows broker.id
 		entries[at].Value, entries[at].Source = &value, config.SourceStaticBroker
-		entries[at].Synonyms = []config.Synonym{{Name: "node.id", Value: &value, Source: config.SourceStaticBroker}}
+		entries[at].Synonyms = []config.Synonym{{Name: "node.id", Value: &value, Source: config.SourceStaticBroker}, {Name: "node.id", Value: kmsg.StringPtr("-1"), Source: config.SourceDefault}}
 	}
 	return slices.DeleteFunc(entries, func(entry config.Entry) bool {
 		return entry.Source == config.SourceDefault && (undescribed[entry.Name] || strings.HasPrefix(entry.Name, "understudy."))

@@ -128,7 +128,14 @@ func (c *Coordinator) OnElection(partition int32, epoch cluster.LeaderEpoch) {
 	s := newShard(c, partition, epoch)
 	c.mu.Lock()
 	before := c.mu.shards[partition]
-	if c.mu.closed || before != nil && before.epoch >= epoch {
+	switch {
+	case c.mu.closed || before != nil && before.latest >= epoch:
+		c.mu.Unlock()
+		return
+	case before != nil && before.latest+1 == epoch:
+		// Nobody else led in between: an in-sync replica or the assignment has changed. What
+		// is in memory is still all there is, and members need not join again.
+		before.latest = epoch
 		c.mu.Unlock()
 		return
 	}
@@ -154,7 +161,7 @@ func (c *Coordinator) OnElection(partition int32, epoch cluster.LeaderEpoch) {
 func (c *Coordinator) OnResignation(partition int32, epoch cluster.LeaderEpoch) {
 	c.mu.Lock()
 	s := c.mu.shards[partition]
-	if s == nil || epoch >= 0 && epoch < s.epoch {
+	if s == nil || epoch >= 0 && epoch < s.latest {
 		c.mu.Unlock()
 		return
 	}

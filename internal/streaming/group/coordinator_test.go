@@ -411,3 +411,22 @@ func (l *memoryLog) put(partition int32, batch record.Batch) {
 	l.batches[partition] = append(l.batches[partition], batch)
 	l.end[partition] = batch.NextOffset()
 }
+
+// TestTheSameLeaderGoesOn: a new leader epoch of a broker that led in the one before keeps the
+// groups and their members as they are; if somebody may have led in between, only the log counts.
+func TestTheSameLeaderGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, newMemoryLog())
+		elect(c, 5)
+		member := join(t, c, "g", "") // of whom the log knows nothing until it has an assignment
+		heartbeat := &classic.HeartbeatRequest{MemberID: member.MemberID, Generation: member.Generation}
+		elect(c, 6)
+		if code := c.Heartbeat("g", heartbeat); code != nil {
+			t.Fatalf("in the next epoch: %v", code)
+		}
+		elect(c, 8)
+		if code := c.Heartbeat("g", heartbeat); code != kerr.UnknownMemberID {
+			t.Fatalf("after an epoch of somebody else: %v", code)
+		}
+	})
+}

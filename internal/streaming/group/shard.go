@@ -22,11 +22,12 @@ const (
 	closed
 )
 
-// shard is one partition of Topic in one leader epoch, and its groups.
+// shard is one partition of Topic while this broker leads it, and its groups.
 type shard struct {
 	coordinator *Coordinator
 	tp          cluster.TopicPartition
-	epoch       cluster.LeaderEpoch
+	epoch       cluster.LeaderEpoch // in which it was loaded
+	latest      cluster.LeaderEpoch // grows while nobody else leads; guarded by coordinator.mu
 
 	mu struct {
 		sync.Mutex
@@ -55,7 +56,7 @@ type effect struct {
 }
 
 func newShard(c *Coordinator, partition int32, epoch cluster.LeaderEpoch) *shard {
-	s := &shard{coordinator: c, tp: cluster.TopicPartition{Topic: Topic, Partition: partition}, epoch: epoch}
+	s := &shard{coordinator: c, tp: cluster.TopicPartition{Topic: Topic, Partition: partition}, epoch: epoch, latest: epoch}
 	s.mu.groups = map[string]*entry{}
 	return s
 }
