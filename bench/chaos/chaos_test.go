@@ -37,6 +37,33 @@ func TestSomeCells(t *testing.T) {
 	}
 }
 
+func TestMergedInto(t *testing.T) {
+	page := func(rows []*fault, evidence string) *matrix {
+		m := &matrix{}
+		for _, f := range rows {
+			for _, r := range roles {
+				m.results = append(m.results, &result{cell: cell{f, r}, evidence: evidence, notes: []string{"noted " + evidence}})
+			}
+		}
+		return m
+	}
+	first := page(processFaults, "before")
+	again := page(processFaults[:1], "again")
+	merged, err := again.mergedInto(first.document())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before, after := strings.Count(merged, "noted before"), strings.Count(merged, "noted again"); before != len(roles)*(len(processFaults)-1) || after != len(roles) {
+		t.Errorf("%d stories of before, %d of again:\n%s", before, after, merged)
+	}
+	if !strings.Contains(merged, "Run again since, and replaced below: `"+processFaults[0].name+"`") {
+		t.Errorf("it does not say what was run again:\n%s", merged)
+	}
+	if _, err := page(clockFaults, "").mergedInto(first.document()); err == nil {
+		t.Error("a row that is not in the page was put there")
+	}
+}
+
 func TestChoose(t *testing.T) {
 	all, err := choose(nil, nil)
 	if err != nil || len(all) != len(faults)*len(roles) {

@@ -91,6 +91,36 @@ func candidates(node *fleet.Node, k fileKind, partition string) ([]string, error
 	return found, err
 }
 
+// awaitFiles waits until every server that can be a victim has a file to be damaged: what an
+// index or a snapshot holds is on disk only when the segment is full or there were writes enough.
+func (s *stage) awaitFiles(ctx context.Context, k fileKind) error {
+	ctx, cancel := context.WithTimeout(ctx, stageBound)
+	defer cancel()
+	partition := fmt.Sprintf("%s-%d", loadTopic, s.harmed())
+	var nodes []*fleet.Node
+	if k.scope != coordinator {
+		nodes = append(nodes, s.fleet.Brokers...)
+	}
+	if k.scope != broker {
+		nodes = append(nodes, s.fleet.Coordinators...)
+	}
+	for _, node := range nodes {
+		for {
+			files, err := candidates(node, k, partition)
+			if err != nil {
+				return err
+			}
+			if len(files) > 0 {
+				break
+			}
+			if err := sleep(ctx, 50*time.Millisecond); err != nil {
+				return fmt.Errorf("%s has no %s yet: %w", node.Name, k.title, err)
+			}
+		}
+	}
+	return nil
+}
+
 // harm damages one file of each victim.
 func (s *stage) harm(k fileKind, how func(*stage, *os.File, int64) (string, error)) error {
 	partition := fmt.Sprintf("%s-%d", loadTopic, s.harmed())
@@ -243,7 +273,7 @@ func damageFaults() (rows []*fault) {
 		row := func(name, title string, strike func(context.Context, *stage) error) {
 			rows = append(rows, &fault{
 				name: name, title: title, scope: k.scope, whyScope: k.whyScope, coordinators: coordinators,
-				hold: damageHold, strike: strike, mend: start, after: lead, damages: true, losesAll: losesAll, warmUp: warmUp, expected: damageExpected(k),
+				hold: damageHold, strike: strike, mend: start, after: lead, damages: &k, losesAll: losesAll, warmUp: warmUp, expected: damageExpected(k),
 			})
 		}
 		row("flip-"+k.name, "bit flip in the "+k.title+" of a running server, which is then killed and started", func(ctx context.Context, s *stage) error {

@@ -93,19 +93,28 @@ func (m *matrix) columns() (columns []*role) {
 }
 
 func (m *matrix) writeTable(text *strings.Builder) {
-	text.WriteString("\n## The matrix\n\nLongest time without an acknowledged record / commit / znode, in seconds; – makes no sense (see below).\n\n| fault |")
+	text.WriteString("\n" + matrixHeading + "\n\nLongest time without an acknowledged record / commit / znode, in seconds; – makes no sense (see below).\n\n| fault |")
 	columns := m.columns()
 	for _, r := range columns {
 		fmt.Fprintf(text, " %s |", r.title)
 	}
 	text.WriteString("\n| --- |" + strings.Repeat(" --- |", len(columns)) + "\n")
 	for _, f := range m.rows() {
-		fmt.Fprintf(text, "| %s |", f.title)
-		for _, r := range columns {
-			fmt.Fprintf(text, " %s |", m.result(f, r).short())
-		}
-		text.WriteString("\n")
+		text.WriteString(m.tableRow(f, columns) + "\n")
 	}
+}
+
+const (
+	matrixHeading    = "## The matrix"
+	senselessHeading = "## Cells that make no sense"
+)
+
+func (m *matrix) tableRow(f *fault, columns []*role) string {
+	row := "| " + f.title + " |"
+	for _, r := range columns {
+		row += " " + m.result(f, r).short() + " |"
+	}
+	return row
 }
 
 // short is a cell's text in the table.
@@ -159,16 +168,22 @@ func (m *matrix) writeLegend(text *strings.Builder) {
 func (m *matrix) writeFindings(text *strings.Builder) {
 	text.WriteString("\n## What happened, cell by cell\n\nOnly cells with more to say than their numbers. Quoted lines are the servers' own.\n")
 	for _, f := range m.rows() {
-		var lines []string
-		for _, r := range m.results {
-			if r.fault == f {
-				lines = append(lines, r.story()...)
-			}
-		}
-		if len(lines) > 0 {
-			fmt.Fprintf(text, "\n### %s\n\n%s\n", f.title, strings.Join(lines, "\n"))
+		text.WriteString(m.storyOf(f))
+	}
+}
+
+// storyOf is the section of a row, "" if there is nothing to tell.
+func (m *matrix) storyOf(f *fault) string {
+	var lines []string
+	for _, r := range m.results {
+		if r.fault == f {
+			lines = append(lines, r.story()...)
 		}
 	}
+	if len(lines) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\n### %s\n\n%s\n", f.title, strings.Join(lines, "\n"))
 }
 
 func (r *result) story() (lines []string) {
@@ -200,7 +215,7 @@ func (r *result) story() (lines []string) {
 }
 
 func (m *matrix) writeSenseless(text *strings.Builder) {
-	text.WriteString("\n## Cells that make no sense\n\n")
+	text.WriteString("\n" + senselessHeading + "\n\n")
 	for _, f := range m.rows() {
 		var titles []string
 		for _, r := range m.columns() {

@@ -29,7 +29,9 @@ type fault struct {
 	// losesAll tells why acknowledged records may be gone when it strikes all at once.
 	losesAll string
 	mayEnd   bool // servers may end by themselves, and are started again then
-	damages  bool // files: a server may refuse to start, and is emptied then
+	// damages is the kind of file that is damaged, nil if none is: then a server may refuse to
+	// start, and is helped.
+	damages *fileKind
 }
 
 // need is what a fault takes beyond two processes and a signal.

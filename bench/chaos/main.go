@@ -4,6 +4,7 @@
 //
 //	go run ./bench/chaos                                  everything; writes docs/reliability.md
 //	go run ./bench/chaos -faults kill,pause -roles leader  some cells; writes nothing
+//	go run ./bench/chaos -faults kill -into docs/reliability.md   a row again, after a full run
 //	go run ./bench/chaos -cells                            lists the cells
 //
 // Every cell has a cluster of its own (three coordinators, three brokers, each a process). The
@@ -48,6 +49,7 @@ func run(ctx context.Context) error {
 	list := flag.Bool("cells", false, "list the cells and run nothing")
 	keep := flag.String("dir", "", "keep configuration, data and logs here")
 	doc := flag.String("doc", "", "write the table into this file; a run of everything writes docs/reliability.md without it")
+	into := flag.String("into", "", "put the rows of this run in place of those of an earlier, full run in this file")
 	flag.Parse()
 	cells, err := choose(split(*only), split(*onlyRoles))
 	if err != nil {
@@ -69,6 +71,19 @@ func run(ctx context.Context) error {
 	}
 	if *doc != "" {
 		if err := os.WriteFile(*doc, []byte(m.document()), 0o644); err != nil {
+			return err
+		}
+	}
+	if *into != "" {
+		page, err := os.ReadFile(*into)
+		if err != nil {
+			return err
+		}
+		merged, err := m.mergedInto(string(page))
+		if err != nil {
+			return fmt.Errorf("%s: %w", *into, err)
+		}
+		if err := os.WriteFile(*into, []byte(merged), 0o644); err != nil {
 			return err
 		}
 	}

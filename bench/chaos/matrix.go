@@ -182,7 +182,10 @@ func (m *matrix) setUp(ctx context.Context, s *stage, c cell) error {
 	if err := s.open(ctx, options, c.role.name == "group-coordinator"); err != nil {
 		return err
 	}
-	return sleep(ctx, max(warmUp, c.fault.warmUp))
+	if err := sleep(ctx, max(warmUp, c.fault.warmUp)); err != nil || c.fault.damages == nil {
+		return err
+	}
+	return s.awaitFiles(ctx, *c.fault.damages)
 }
 
 // warmUp is how long the load runs before the fault: long enough for some segments, indexes,
@@ -284,7 +287,7 @@ func (m *matrix) episode(ctx context.Context, s *stage, r *result) error {
 // operator does what the server says, as long as enough others have the data.
 func (m *matrix) refused(ctx context.Context, s *stage, r *result, err error) error {
 	var one *refusal
-	if !r.fault.damages || !errors.As(err, &one) {
+	if r.fault.damages == nil || !errors.As(err, &one) {
 		return err
 	}
 	var refusing []*fleet.Node
@@ -391,7 +394,7 @@ func (m *matrix) accountCommits(ctx context.Context, s *stage, r *result, excusa
 func (m *matrix) compareReplicas(ctx context.Context, s *stage, r *result) error {
 	bounded, cancel := context.WithTimeout(ctx, finishBound)
 	defer cancel()
-	if r.fault.damages {
+	if r.fault.damages != nil {
 		awaitAlike(bounded, s.fleet.Brokers)
 	}
 	if err := s.fleet.Stop(bounded); err != nil {
