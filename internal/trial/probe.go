@@ -26,6 +26,7 @@ const probePatience = 50 * time.Millisecond
 type Probe struct {
 	topic  string
 	client *kgo.Client
+	admin  *kgo.Client // for questions that may take their time
 	ids    []int32
 	marks  *marks
 	stop   context.CancelFunc
@@ -40,19 +41,22 @@ func StartProbe(ctx context.Context, bootstrap []string, topic string, partition
 	if err != nil {
 		return nil, err
 	}
-	p := &Probe{topic: topic, client: client, marks: newMarks(partitions)}
-	admin := kadm.NewClient(client)
-	created, err := admin.CreateTopic(ctx, partitions, int16(len(bootstrap)), map[string]*string{"min.insync.replicas": kadm.StringPtr("2")}, topic)
+	patient, err := kgo.NewClient(kgo.SeedBrokers(bootstrap...), kgo.ClientID("trial-probe-admin"), kgo.MetadataMinAge(retryEvery))
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	p := &Probe{topic: topic, client: client, admin: patient, marks: newMarks(partitions)}
+	created, err := kadm.NewClient(patient).CreateTopic(ctx, partitions, int16(len(bootstrap)), map[string]*string{"min.insync.replicas": kadm.StringPtr("2")}, topic)
 	if err == nil {
 		err = created.Err
 	}
 	if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
-		var brokers kadm.Metadata
-		brokers, err = admin.BrokerMetadata(ctx)
-		p.ids = brokers.Brokers.NodeIDs()
+		err = p.meetBrokers(ctx)
 	}
 	if err != nil {
 		client.Close()
+		patient.Close()
 		return nil, fmt.Errorf("start the probe on %s: %w", topic, err)
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -63,11 +67,28 @@ func StartProbe(ctx context.Context, bootstrap []string, topic string, partition
 	return p, nil
 }
 
+// meetBrokers has the probing client learn the brokers, however slow they are just now.
+func (p *Probe) meetBrokers(ctx context.Context) error {
+	for {
+		brokers, err := kadm.NewClient(p.client).BrokerMetadata(ctx)
+		if err == nil {
+			p.ids = brokers.Brokers.NodeIDs()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(retryEvery):
+		}
+	}
+}
+
 // Close ends the probe.
 func (p *Probe) Close() {
 	p.stop()
 	p.done.Wait()
 	p.client.Close()
+	p.admin.Close()
 }
 
 func (p *Probe) run(ctx context.Context, partition int32) {
@@ -135,7 +156,7 @@ func (p *Probe) leaderOf(ctx context.Context, broker, partition int32) (int32, e
 
 // AwaitLedBy waits until a broker leads some of the probed partitions, and returns them.
 func (p *Probe) AwaitLedBy(ctx context.Context, broker int32) ([]int32, error) {
-	admin := kadm.NewClient(p.client)
+	admin := kadm.NewClient(p.admin)
 	for {
 		metadata, err := admin.Metadata(ctx, p.topic)
 		if err != nil {

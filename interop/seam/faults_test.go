@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"understudy/internal/fleet"
+	"understudy/internal/trial"
 )
 
 func TestFaultsWithOurCoordinatorsAndOneApacheBroker(t *testing.T) {
@@ -35,10 +36,15 @@ func suffer(t *testing.T, cast cast) {
 	s := setUp(t, cast)
 	s.open(t, 1)
 	s.begin(t, 2)
-	s.pause(t, s.broker(2))
-	s.settle(t)
-	s.pause(t, s.broker(1))
-	s.settle(t)
+	probe, err := trial.StartProbe(limited(t), s.Bootstrap(), "probe", partitions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []int{2, 1} {
+		s.pause(t, s.broker(id), probe)
+		s.settle(t)
+	}
+	probe.Close()
 
 	leader := s.coordinatorLeader(t)
 	s.strike(t, "kill -9 of the coordinators' leader beside the running "+s.broker(3).Name, s.broker(3), func() error { leader.Kill(); return nil })
@@ -56,16 +62,27 @@ func suffer(t *testing.T, cast cast) {
 	s.sameLogs(t)
 }
 
-// pause stops a leader with SIGSTOP until others lead its partitions, and lets it go on.
-func (s *stage) pause(t *testing.T, node *fleet.Node) {
+// pause stops a leader with SIGSTOP until others lead its partitions, and lets it go on. The probe
+// tells how long nobody led. The load's own figure adds what its client does meanwhile: franz-go
+// waits 7 s for an answer of the paused broker, and 4 s more each time it then asks it of all
+// brokers for metadata (7, 11, 15 s …).
+func (s *stage) pause(t *testing.T, node *fleet.Node, probe *trial.Probe) {
 	t.Helper()
 	led, err := s.load.LedBy(limited(t), int32(node.ID))
 	if err != nil || len(led) == 0 {
 		t.Fatalf("%s leads %v, %v", node.Name, led, err)
 	}
-	outcome, err := s.load.Strike(limited(t), "SIGSTOP", led, func() (time.Time, time.Time, error) {
-		now := time.Now()
-		return now, now, node.Process().Signal(syscall.SIGSTOP)
+	probed, err := probe.AwaitLedBy(limited(t), int32(node.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var leaderless trial.Outcome
+	outcome, err := s.load.Strike(limited(t), "SIGSTOP", led, func() (struck, over time.Time, err error) {
+		leaderless, err = probe.Strike(limited(t), "SIGSTOP", probed, func() (time.Time, time.Time, error) {
+			struck = time.Now()
+			return struck, struck, node.Process().Signal(syscall.SIGSTOP)
+		})
+		return struck, struck, err
 	})
 	if err != nil {
 		t.Fatalf("SIGSTOP of %s (%s): %v", node.Name, s.kinds[node.ID], err)
@@ -73,7 +90,8 @@ func (s *stage) pause(t *testing.T, node *fleet.Node) {
 	if err := node.Process().Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("SIGSTOP of %s (%s): longest time without an acknowledgement %v", node.Name, s.kinds[node.ID], outcome.Gap.Round(time.Millisecond))
+	t.Logf("SIGSTOP of %s (%s): longest time without an acknowledgement %v, for a client that asks elsewhere after 50 ms %v",
+		node.Name, s.kinds[node.ID], outcome.Gap.Round(time.Millisecond), leaderless.Gap.Round(time.Millisecond))
 }
 
 func (s *stage) coordinatorLeader(t *testing.T) *fleet.Node {
