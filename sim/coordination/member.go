@@ -47,7 +47,6 @@ type member struct {
 	conns   []*connection
 	atDeath []func()     // what others learn by it
 	planned map[int]bool // steps that are on their way
-	tickAt  time.Duration
 
 	restored    bool // the state came from a snapshot in this step
 	applied     []appliedRequest

@@ -155,7 +155,7 @@ func (t *treeModel) compare(m *znode.Machine) {
 	}
 	for _, path := range paths {
 		data, stat, _ := m.GetData(path)
-		got := modelNode{string(data), stat.Version, jute.SessionID(stat.EphemeralOwner), stat.Mzxid}
+		got := modelNode{string(data), stat.Version, stat.EphemeralOwner, stat.Mzxid}
 		if got != *t.nodes[path] {
 			t.w.fail("tree-model", "%s is %s, the writes make %s", path, fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", *t.nodes[path]))
 		}

@@ -14,6 +14,10 @@
 //	per peer      one dialler and writer; one reader per accepted stream (transport.go)
 //	sessions      the leader's expiry clock, the members' liveness reports (expiry.go)
 //
+// NewStepped makes a member that has none of these goroutines: its owner lets each do one piece
+// of its work at a time, in any order, with a clock, streams and a disk of its own. sim/coordination
+// runs whole ensembles of them on one thread.
+//
 // # Exactly once
 //
 // raft drops proposals silently around a change of leader, and a lost write 5 before a

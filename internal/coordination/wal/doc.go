@@ -41,5 +41,9 @@
 // reported. Any other damage at the end is corruption too: guessing would lose a write that
 // may have been acknowledged.
 //
+// A frame with the missing number that stands further behind was written to a wrong place, which
+// is corruption, too. What Open finds it makes durable before it counts: a process that was killed
+// may have written and not synced it.
+//
 // A later entry with an index that exists replaces it and all that follow, as raft has it.
 package wal

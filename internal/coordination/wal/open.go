@@ -75,10 +75,9 @@ func (l *Log) open(o Options) (err error) {
 func (l *Log) syncFound() error {
 	for _, sub := range []string{"log", "snapshot"} {
 		dir := filepath.Join(l.dir, sub)
-		if _, err := l.fs.Stat(dir); err != nil {
+		if err := l.fs.SyncDir(dir); errors.Is(err, fs.ErrNotExist) {
 			return nil // a first start
-		}
-		if err := l.fs.SyncDir(dir); err != nil {
+		} else if err != nil {
 			return err
 		}
 	}

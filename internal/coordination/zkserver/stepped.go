@@ -1,6 +1,7 @@
 package zkserver
 
 import (
+	"errors"
 	"io"
 	"net"
 	"time"
@@ -178,7 +179,7 @@ func (sc *SteppedConn) request() (waits bool, err error) {
 		return err == nil, err
 	}
 	err = sc.c.take(frame)
-	if err == errSyncing {
+	if errors.Is(err, errSyncing) {
 		sc.reading, sc.waitsFor = sc.syncing, forSync
 		return false, nil
 	}
