@@ -122,8 +122,12 @@ func (r *Run) common(name string) []kgo.Opt {
 	}
 }
 
-// startPatience bounds the creation of the topics.
-const startPatience = 15 * time.Second
+// startPatience bounds the creation of the topics, and brokerPatience the wait for as many
+// brokers as there are to be replicas.
+const (
+	startPatience  = time.Minute
+	brokerPatience = 10 * time.Second
+)
 
 func (r *Run) createTopics(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
@@ -140,13 +144,14 @@ func (r *Run) createTopics(ctx context.Context) error {
 	if r.options.MinInsync > 0 {
 		configs["min.insync.replicas"] = kadm.StringPtr(fmt.Sprint(r.options.MinInsync))
 	}
-	for {
+	for began := time.Now(); ; {
 		err := r.tryCreate(ctx, replication, configs)
 		if err == nil {
 			break
 		}
 		// A broker that is away just now may be what is missing.
-		if !kerr.IsRetriable(err) && !errors.Is(err, kerr.InvalidReplicationFactor) {
+		away := errors.Is(err, kerr.InvalidReplicationFactor) && time.Since(began) < brokerPatience
+		if !away && !kerr.IsRetriable(err) {
 			return err
 		}
 		select {
