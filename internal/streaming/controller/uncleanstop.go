@@ -272,7 +272,11 @@ func (c *Core) electFurthest(parts []*partition, done func()) {
 				o.p.inquiry, o.p.bounced = nil, nil
 			}
 			c.settled(o, "furthest log after unclean stops")
-		}, done)
+		}, func() {
+			// The new ISR may have all that a reassignment was waiting for, and then nobody joins
+			// it any more, which would complete it.
+			c.completeReassignments(ready, done)
+		})
 	})
 }
 
