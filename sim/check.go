@@ -173,7 +173,8 @@ func (c *checker) afterStep(b *broker) {
 			}
 			continue
 		}
-		if log.Failed() != nil {
+		if log.Failed() != nil { // it cannot be read any more
+			c.lookAtRole(p, b)
 			continue
 		}
 		changed := c.refresh(p, b, log)
@@ -400,7 +401,7 @@ func (c *checker) lookAtFollower(p *partitionTruth, b *broker, m *mirror, hw int
 // noteCommitted enters into the ledger what a leader's high watermark says.
 func (c *checker) noteCommitted(p *partitionTruth, b *broker, m *mirror, hw int) {
 	if hw > len(m.entries) {
-		if c.harmed(b) {
+		if c.harmed(b) || b.failed {
 			hw = len(m.entries)
 		} else {
 			c.w.fail("hw-beyond-isr", "leader %d of %v has high watermark %d and %d records", b.id, p, hw, len(m.entries))

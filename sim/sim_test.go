@@ -15,6 +15,7 @@ var failedSeeds = map[string][]uint64{
 		3, 8, 28, 34, 52, 75, 125, 825054084,
 		6000168, 6000732, 6000857, 6001068, // bounced brokers at a failover of the controller
 		3000015, 3000078, 3000338, 4000515, 5000215, 7000008,
+		27, 212, 112, 90, 118, 5033, 5090, 5205, 5242, // lost offsets, inherited checkpoints, failed disks, a stuck reassignment
 		1000005, 1000026, 1000126, 1000240, 1000421, 1000496, 1001030, 1001384, 1001494,
 	},
 }
