@@ -50,10 +50,22 @@ func (g *generator) oneIn(n int) bool { return g.rng.Intn(n) == 0 }
 
 func pick[T any](g *generator, from ...T) T { return from[g.rng.Intn(len(from))] }
 
-// begin makes the chapter's top node.
+// begin makes the chapter's top node, and every other time a quota for it, as zkCli's setquota does.
 func (g *generator) begin() step {
-	r := jute.CreateRequest{Path: g.top(), ACL: jute.OpenACL}
-	return step{kind: sends, requests: []request{{xid: 1, op: jute.OpCreate, body: r.Append(nil), text: g.top()}}}
+	paths := []string{g.top()}
+	if g.chapter%2 == 0 {
+		quota := quotaRoot + g.top()
+		paths = append(paths, quota, quota+"/zookeeper_limits", quota+"/zookeeper_stats")
+		if g.oneIn(2) {
+			paths = append(paths, quota+"/a", quota+"/a/zookeeper_limits", quota+"/a/zookeeper_stats")
+		}
+	}
+	st := step{kind: sends}
+	for _, path := range paths {
+		r := jute.CreateRequest{Path: path, Data: g.dataFor(path), ACL: jute.OpenACL}
+		st.requests = append(st.requests, request{xid: 1, op: jute.OpCreate, body: r.Append(nil), text: path})
+	}
+	return st
 }
 
 func (g *generator) top() string { return fmt.Sprintf("/%c", 'c'+g.chapter%20) }

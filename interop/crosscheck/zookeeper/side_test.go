@@ -103,9 +103,7 @@ func (s *side) perform(st *step) []string {
 		}
 		s.connect(c, s.resolved(st.hello, c), st.requests, &seen)
 	case sends:
-		if c.conn == nil {
-			return []string{"not connected"}
-		}
+		s.ensureConnected(c, st.slot, &seen)
 		s.exchange(c, st.requests, &seen)
 	case drops:
 		s.hangUp(c, &seen)
@@ -233,6 +231,18 @@ func (s *side) greeted(c *client, h hello, frame []byte, seen *[]string) {
 	s.readToEnd(c, seen)
 }
 
+// ensureConnected gives a client that has lost its connection a new session, so that no request is wasted.
+func (s *side) ensureConnected(c *client, slot int, seen *[]string) {
+	if c.conn != nil {
+		return
+	}
+	var requests []request
+	if slot < len(users) {
+		requests = append(requests, authRequest("digest", users[slot]))
+	}
+	s.connect(c, hello{session: newSession, timeout: longTimeout, readOnly: []byte{0}}, requests, seen)
+}
+
 // hangUp closes the client's end and waits until the server has noticed.
 func (s *side) hangUp(c *client, seen *[]string) {
 	if c.conn == nil {
@@ -260,6 +270,9 @@ func (s *side) readToEnd(c *client, seen *[]string) {
 
 // exchange sends requests in one write and reads as many replies.
 func (s *side) exchange(c *client, requests []request, seen *[]string) {
+	if c.conn == nil {
+		return // a new connection was refused, which has been noted
+	}
 	var out []byte
 	for i := range requests {
 		out = s.appendRequest(out, &requests[i])
@@ -413,8 +426,7 @@ func (s *side) globalSessions(addr string) (string, error) {
 
 // breakOff writes bytes that are no frame of a request, on a connection that was fine until then.
 func (s *side) breakOff(c *client, st *step, seen *[]string) {
-	if c.conn == nil {
-		*seen = append(*seen, "not connected")
+	if s.ensureConnected(c, st.slot, seen); c.conn == nil {
 		return
 	}
 	out := slices.Clone(st.bytes)
