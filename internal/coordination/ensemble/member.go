@@ -184,7 +184,7 @@ func (m *Member) recover() (err error) {
 	}
 	m.loop = newLoop(m, node)
 	if mark != nil {
-		m.loop.recovery = &recovery{mark: *mark, terms: make(map[znode.MemberID]uint64)}
+		m.loop.recovery = &recovery{mark: *mark, terms: make(map[znode.MemberID]uint64), toldAt: m.loop.now}
 	}
 	return nil
 }

@@ -100,7 +100,8 @@ func (l *loop) recover() {
 	if l.now.Sub(r.toldAt) >= recoveryTellInterval {
 		r.toldAt = l.now
 		l.m.logger.Warn("recovering from damaged state: this member does not vote yet", "term", r.mark.Term, "applied", l.m.applier.applied.Load(),
-			"heardFrom", len(r.terms), "members", len(l.m.config.Peers), "missing", l.unheard())
+			"members", len(l.m.config.Peers), "notHeardFrom", l.unheard(),
+			"hint", "a member that is recovering, too, has nothing to say: the files set aside (*.damaged-*) of one of them have to be restored")
 	}
 }
 
