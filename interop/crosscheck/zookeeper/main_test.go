@@ -27,8 +27,8 @@ var (
 
 const (
 	fixedSeed          = 1
-	operations         = 11_000
-	operationsEnsemble = 1_500
+	operations         = 10_000
+	operationsEnsemble = 1_000
 )
 
 // program is the understudy binary under test.
