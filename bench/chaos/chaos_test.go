@@ -49,7 +49,7 @@ func TestMergedInto(t *testing.T) {
 	}
 	first := page(processFaults, "before")
 	again := page(processFaults[:1], "again")
-	merged, err := again.mergedInto(first.document())
+	merged, err := again.mergedInto(first.document(), "Because.")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestMergedInto(t *testing.T) {
 	if !strings.Contains(merged, "Run again since, and replaced below: `"+processFaults[0].name+"`") {
 		t.Errorf("it does not say what was run again:\n%s", merged)
 	}
-	if _, err := page(clockFaults, "").mergedInto(first.document()); err == nil {
+	if _, err := page(clockFaults, "").mergedInto(first.document(), ""); err == nil {
 		t.Error("a row that is not in the page was put there")
 	}
 }

@@ -50,6 +50,7 @@ func run(ctx context.Context) error {
 	keep := flag.String("dir", "", "keep configuration, data and logs here")
 	doc := flag.String("doc", "", "write the table into this file; a run of everything writes docs/reliability.md without it")
 	into := flag.String("into", "", "put the rows of this run in place of those of an earlier, full run in this file")
+	why := flag.String("why", "", "with -into: why the rows are run again, for the page")
 	flag.Parse()
 	cells, err := choose(split(*only), split(*onlyRoles))
 	if err != nil {
@@ -79,7 +80,7 @@ func run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		merged, err := m.mergedInto(string(page))
+		merged, err := m.mergedInto(string(page), *why)
 		if err != nil {
 			return fmt.Errorf("%s: %w", *into, err)
 		}

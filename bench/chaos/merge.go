@@ -10,7 +10,7 @@ import (
 
 // mergedInto returns a page of an earlier run with this run's rows in place of its own, and a
 // line that says so.
-func (m *matrix) mergedInto(page string) (string, error) {
+func (m *matrix) mergedInto(page, why string) (string, error) {
 	if !slices.Equal(m.columns(), roles) {
 		return "", errors.New("rows can only be replaced whole: run them without -roles")
 	}
@@ -28,8 +28,11 @@ func (m *matrix) mergedInto(page string) (string, error) {
 			violated++
 		}
 	}
-	again := fmt.Sprintf("\nRun again since, and replaced below: %s (%s, seed %d, understudy %s; %d with a violation).\n",
-		strings.Join(names, ", "), m.began.UTC().Format(time.DateOnly+" 15:04 UTC"), m.seed, revision(), violated)
+	if why != "" {
+		why = " " + why
+	}
+	again := fmt.Sprintf("\nRun again since, and replaced below: %s (%s, seed %d, understudy %s; %d with a violation).%s\n",
+		strings.Join(names, ", "), m.began.UTC().Format(time.DateOnly+" 15:04 UTC"), m.seed, revision(), violated, why)
 	before, after, ok := strings.Cut(page, "\n"+matrixHeading)
 	if !ok {
 		return "", errors.New("it is no page of the fault matrix")
