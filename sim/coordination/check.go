@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"understudy/internal/coordination/jute"
-	"understudy/internal/coordination/wal"
 	"understudy/internal/coordination/znode"
 )
 
@@ -153,6 +152,18 @@ func (c *checker) voted(m *member, term, candidate uint64) {
 		c.w.fail("one-vote-per-term", "%s voted for %d and for %d in term %d", m.name, before, candidate, term)
 	}
 	c.votes[key] = candidate
+	if m.disk.struck {
+		return
+	}
+	log, err := m.disk.withoutPower()
+	if err != nil {
+		c.w.fail("durable-before-answer", "%s votes, and its disk has: %v", m.name, err)
+	}
+	hs, _, _ := log.InitialState()
+	_ = log.Abandon()
+	if hs.GetTerm() < term || hs.GetTerm() == term && hs.GetVote() != candidate {
+		c.w.fail("durable-before-answer", "%s votes for %d in term %d, and its disk has a vote for %d in term %d", m.name, candidate, term, hs.GetVote(), hs.GetTerm())
+	}
 }
 
 // entryApplied is told of each entry that a member has applied, with its requests' results.
@@ -261,14 +272,7 @@ func (c *checker) majorityHas(index, term uint64) {
 			have++ // it had it, or will not say anything any more
 			continue
 		}
-		var members []uint64
-		for i := range c.w.members {
-			members = append(members, uint64(i+1))
-		}
-		log, err := wal.Open(wal.Options{
-			Dir: dataDir, FS: m.disk.mem.Crash(nil), Identity: wal.Identity{Member: uint64(m.id), Members: members},
-			Stepped: true, Now: func() time.Time { return start0 },
-		})
+		log, err := m.disk.withoutPower()
 		if err != nil {
 			c.w.trace(m.name, "its disk, without power: %v", err)
 			continue

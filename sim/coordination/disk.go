@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"understudy/internal/coordination/wal"
 	"understudy/internal/vfs"
 )
 
@@ -90,7 +91,18 @@ func (d *disk) operation(life int, kind, path string) error {
 	return nil
 }
 
-// flip damages a byte of a file that is there, of the process's back.
+// withoutPower is the log as a power loss would leave it now.
+func (d *disk) withoutPower() (*wal.Log, error) {
+	identity := wal.Identity{Member: uint64(d.m.id)}
+	for _, m := range d.w.members {
+		identity.Members = append(identity.Members, uint64(m.id))
+	}
+	return wal.Open(wal.Options{
+		Dir: dataDir, FS: d.mem.Crash(nil), Identity: identity, Stepped: true, Now: func() time.Time { return start0 },
+	})
+}
+
+// flip damages a byte of a file that is there, behind the process's back.
 func (d *disk) flip(n uint64) {
 	var files []string
 	for _, dir := range []string{"log", "snapshot"} {
