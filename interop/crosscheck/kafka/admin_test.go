@@ -206,7 +206,7 @@ func (g *generator) describeConfigs() kmsg.Request {
 // brokerConfig is an override of a broker's configuration that changes nothing that is compared.
 func (g *generator) brokerConfig() (name string, value *string) {
 	name = pick(g, "log.cleaner.backoff.ms", "broker.id", "log.retention.hours",
-		"log.cleaner.io.max.bytes.per.second", "log.retention.ms")
+		"log.retention.ms")
 	if g.chance(12) {
 		return name, nil
 	}

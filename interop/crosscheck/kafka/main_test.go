@@ -9,7 +9,8 @@
 // accepted, each with the row of docs/compatibility.md that gives its reason.
 //
 // A run is decided by its seed. A failure prints the seed, the step, the request and both
-// answers; UNDERSTUDY_CROSSCHECK_SEED=N repeats it and UNDERSTUDY_CROSSCHECK_ROUNDS=N makes it
+// answers; UNDERSTUDY_CROSSCHECK_SEED=N repeats it (=fresh
+// tries a new one) and UNDERSTUDY_CROSSCHECK_ROUNDS=N makes it
 // longer.
 package kafka
 

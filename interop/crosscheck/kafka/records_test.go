@@ -44,7 +44,7 @@ func (g *generator) produce() kmsg.Request {
 
 func (g *generator) records(topic string, partition int32) []byte {
 	if g.chance(24) && g.version >= 3 {
-		return pick(g, nil, []byte{}, []byte{1, 2, 3}, make([]byte, 61), make([]byte, 200))
+		return pick(g, []byte{}, []byte{1, 2, 3}, make([]byte, 61), make([]byte, 200))
 	}
 	out := g.batchSpec(topic, partition).build()
 	switch g.rng.IntN(24) {
