@@ -237,6 +237,9 @@ func (c *checker) refresh(p *partitionTruth, b *broker, log *commitlog.Log) (cha
 				if err != nil {
 					c.w.fail("read", "broker %d %v at %d: %v", b.id, p, r.Offset, err)
 				}
+				if c.harmed(b) && !p.fits(m, r.Offset, found.LeaderEpoch(), p.valueOf(&r)) {
+					return changed // checksums do not cover offsets and epochs; it must not get any further
+				}
 				if int(r.Offset) >= len(m.entries) {
 					c.noteRecord(p, b, m, r.Offset, found.LeaderEpoch(), p.valueOf(&r))
 				}
@@ -244,6 +247,9 @@ func (c *checker) refresh(p *partitionTruth, b *broker, log *commitlog.Log) (cha
 		}
 		_ = slice.Close()
 		if cluster.Offset(len(m.entries)) == from {
+			if c.harmed(b) {
+				return changed
+			}
 			c.w.fail("read", "broker %d %v: nothing at %d below the end %d", b.id, p, from, end)
 		}
 	}
@@ -303,6 +309,20 @@ func (c *checker) lookInside(p *partitionTruth, b *broker, log *commitlog.Log, m
 	if len(known) != len(m.last) {
 		c.w.fail("producer-state", "broker %d %v: records of %d producers, %d are known", b.id, p, len(m.last), len(known))
 	}
+}
+
+// fits says whether a record can be what a log holds next.
+func (p *partitionTruth) fits(m *mirror, offset cluster.Offset, epoch cluster.LeaderEpoch, value string) bool {
+	at := len(m.entries)
+	if int(offset) < at {
+		return true
+	}
+	before := uint64(14695981039346656037)
+	if at > 0 {
+		before = m.entries[at-1].chain
+	}
+	known, seen := p.chains[place{offset, epoch}]
+	return int(offset) == at && seen && known == chainOf(before, epoch, value)
 }
 
 func (c *checker) noteRecord(p *partitionTruth, b *broker, m *mirror, offset cluster.Offset, epoch cluster.LeaderEpoch, value string) {
@@ -402,7 +422,7 @@ func (c *checker) lookAtFollower(p *partitionTruth, b *broker, m *mirror, hw int
 func (c *checker) noteCommitted(p *partitionTruth, b *broker, m *mirror, hw int) {
 	if hw > len(m.entries) {
 		if c.harmed(b) || b.failed {
-			hw = len(m.entries)
+			m, hw = p.better(m, hw)
 		} else {
 			c.w.fail("hw-beyond-isr", "leader %d of %v has high watermark %d and %d records", b.id, p, hw, len(m.entries))
 		}
@@ -417,6 +437,18 @@ func (c *checker) noteCommitted(p *partitionTruth, b *broker, m *mirror, hw int)
 			c.groups.committed(p)
 		}
 	}
+}
+
+// better finds a replica that has what another one cannot show any more, or else how much that
+// one can show.
+func (p *partitionTruth) better(m *mirror, hw int) (*mirror, int) {
+	n := len(m.entries)
+	for _, other := range p.mirrors {
+		if other != nil && len(other.entries) >= hw && (n == 0 || other.entries[n-1].chain == m.entries[n-1].chain) {
+			return other, hw
+		}
+	}
+	return m, n
 }
 
 // holds reports whether a replica has everything committed.

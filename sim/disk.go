@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/record"
 	"understudy/internal/vfs"
 )
 
@@ -94,12 +95,34 @@ func (b *broker) damage(chance *rand.Rand) {
 		stretch = make([]byte, min(info.Size()-at, 60))
 		_, _ = file.ReadAt(stretch, chance.Int64N(info.Size()-int64(len(stretch))+1))
 	} else {
+		if strings.HasSuffix(name, ".log") {
+			at = covered(file, info.Size(), at)
+		}
 		_, _ = file.ReadAt(stretch, at)
 		stretch[0] ^= 1 << chance.IntN(8)
 	}
 	_, _ = file.WriteAt(stretch, at)
 	b.w.trace("damage", "broker %d: %d bytes at %d of %s", b.id, len(stretch), at, name)
 	b.harmed = true
+}
+
+// covered moves a position out of those fields of a batch that Kafka's checksum does not cover:
+// base offset and leader epoch. Nothing finds a flipped bit there as long as it makes sense.
+func covered(file vfs.File, size, at int64) int64 {
+	data := make([]byte, size)
+	_, _ = file.ReadAt(data, 0)
+	start := int64(0)
+	for batch, err := range record.All(data) {
+		if err != nil {
+			return at
+		}
+		end := start + int64(len(batch))
+		if within := at - start; at < end && (within < 8 || within >= 12 && within < 16) {
+			return min(start+30, size-1)
+		}
+		start = end
+	}
+	return at
 }
 
 // files lists all files below a directory.

@@ -67,7 +67,8 @@
 //     or up to 60 bytes that were meant for another place (a misdirected write), in a log, an
 //     index, a snapshot or a checkpoint. What is damaged must not reach a reader as valid data,
 //     must not be replicated, and must be found and made whole from the others' copies; until
-//     then the broker need not have what was damaged.
+//     then the broker need not have what was damaged. No single bit is flipped in a batch's base
+//     offset or leader epoch, which Kafka's checksum does not cover: see docs/bugs.md.
 //
 // Clocks. Each broker's wall clock is off by up to minutes and fast or slow by up to 5 %.
 //
