@@ -322,7 +322,7 @@ func (p *partitionTruth) fits(m *mirror, offset cluster.Offset, epoch cluster.Le
 		before = m.entries[at-1].chain
 	}
 	known, seen := p.chains[place{offset, epoch}]
-	return int(offset) == at && seen && known == chainOf(before, epoch, value)
+	return int(offset) == at && (!seen || known == chainOf(before, epoch, value))
 }
 
 func (c *checker) noteRecord(p *partitionTruth, b *broker, m *mirror, offset cluster.Offset, epoch cluster.LeaderEpoch, value string) {
