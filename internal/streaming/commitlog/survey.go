@@ -119,7 +119,12 @@ func misfit(batches []surveyed, base, end cluster.Offset) (int, error) {
 		if i+1 < len(batches) {
 			next = batches[i+1].base
 		}
+		// Behind a hole nothing says where it begins but what follows it at once.
+		hole := i == 0 && b.position > 0 || i > 0 && b.position > batches[i-1].position+batches[i-1].size
+		adjoins := i+1 == len(batches) && end != math.MaxInt64 || i+1 < len(batches) && batches[i+1].position == b.position+b.size
 		switch {
+		case hole && adjoins && b.last+1 != next:
+			return i, fmt.Errorf("offsets %d to %d behind damage, where %d follows", b.base, b.last, next)
 		case b.base < expected || b.last >= end:
 			return i, fmt.Errorf("offsets %d to %d between %d and %d", b.base, b.last, expected, end)
 		case b.last >= next && b.base != expected:
