@@ -73,7 +73,8 @@ func monitored(_ *side, answer string) (shown []string) {
 	return shown
 }
 
-// watches shows wchc and wchp with the sessions' names; neither has an order.
+// watches shows wchc and wchp with the sessions' names; neither has an order, and Apache's go on listing sessions that have
+// none any more.
 func watches(s *side, answer string) []string {
 	var groups []string
 	for line := range strings.Lines(s.named(answer)) {
@@ -89,7 +90,7 @@ func watches(s *side, answer string) []string {
 		groups[i] = strings.Join(lines, "\n")
 	}
 	slices.Sort(groups)
-	return groups
+	return slices.DeleteFunc(groups, func(group string) bool { return !strings.Contains(group, "\t") })
 }
 
 var sessionText = regexp.MustCompile(`0x[0-9a-f]{3,}`)
@@ -131,5 +132,5 @@ func connections(s *side, answer string) (shown []string) {
 func owners(s *side, answer string) []string {
 	_, ephemerals, _ := strings.Cut(s.named(answer), "ephemeral nodes dump:\n")
 	ephemerals, _, _ = strings.Cut(ephemerals, "Connections dump:")
-	return slices.DeleteFunc(watches(s, ephemerals), func(group string) bool { return !strings.Contains(group, "\t") })
+	return watches(s, ephemerals)
 }
