@@ -174,7 +174,7 @@ var mutations = []mutation{
 	},
 	{
 		name:    "setWatches forgets children",
-		edits:   []mutant.Edit{{File: inWatch + "watch.go", Old: "!exists || pzxid > r.RelativeZxid", New: "!exists"}},
+		edits:   []mutant.Edit{{File: inWatch + "watch.go", Old: "!exists || pzxid > r.RelativeZxid", New: "!exists || pzxid > r.RelativeZxid+1<<40"}},
 		caught:  []string{"watch-lost"},
 		because: "a change while the connection was lost is never told",
 	},

@@ -134,3 +134,23 @@ func TestMisdirectedLastFrame(t *testing.T) {
 		t.Errorf("a frame at a wrong place gave %v", err)
 	}
 }
+
+// TestFlippedSnapshotVersionIsDamage: not a file of a newer program.
+func TestFlippedSnapshotVersionIsDamage(t *testing.T) {
+	mem := vfs.NewMem()
+	l := openLog(t, mem)
+	fill(t, l, 1, 10, 1)
+	saveSnapshot(t, l, 10)
+	path := l.snapshotPath(10)
+	_ = l.Abandon()
+	f, err := mem.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{snapshotVersion ^ 0x20}, 8); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verifySnapshot(f, path); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -267,9 +267,6 @@ func verifySnapshot(f vfs.File, path string) (SnapshotID, error) {
 	if string(header[:8]) != snapshotMagic {
 		return SnapshotID{}, &CorruptionError{File: path, Cause: "not a snapshot of ours"}
 	}
-	if v := binary.LittleEndian.Uint32(header[8:]); v != snapshotVersion {
-		return SnapshotID{}, fmt.Errorf("wal: %s has snapshot format version %d, this program knows %d; it was written by a newer understudy", path, v, snapshotVersion)
-	}
 	sum := crc32.New(castagnoli)
 	if _, err := io.CopyBuffer(sum, io.NewSectionReader(f, 0, size-4), make([]byte, 256<<10)); err != nil {
 		return SnapshotID{}, err
@@ -280,6 +277,10 @@ func verifySnapshot(f vfs.File, path string) (SnapshotID, error) {
 	}
 	if sum.Sum32() != binary.LittleEndian.Uint32(trailer[8:]) {
 		return SnapshotID{}, &CorruptionError{File: path, Cause: "the snapshot's checksum does not match"}
+	}
+	// Behind the checksum: a flipped bit is not a newer version.
+	if v := binary.LittleEndian.Uint32(header[8:]); v != snapshotVersion {
+		return SnapshotID{}, fmt.Errorf("wal: %s has snapshot format version %d, this program knows %d; it was written by a newer understudy", path, v, snapshotVersion)
 	}
 	if body := binary.LittleEndian.Uint64(trailer[:]); body != uint64(size-snapshotHeader-snapshotTrailer) {
 		return SnapshotID{}, &CorruptionError{File: path, Cause: "the snapshot's length does not match"}
