@@ -134,7 +134,7 @@ func TestWrongProduceRequests(t *testing.T) {
 	}{
 		{"good", leader, topic, good, nil},
 		{"wrong CRC", leader, topic, flipped, kerr.CorruptMessage},
-		{"cut short", leader, topic, good[:len(good)-3], kerr.CorruptMessage},
+		{"cut short", leader, topic, good[:len(good)-3], kerr.InvalidRecord},
 		{"follower", follower, topic, good, kerr.NotLeaderForPartition},
 		{"unknown topic", leader, topic + "-unknown", good, kerr.UnknownTopicOrPartition},
 	} {
