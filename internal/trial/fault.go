@@ -89,6 +89,11 @@ func (l *Load) LedBy(ctx context.Context, broker int32) ([]int32, error) {
 	return partitions, nil
 }
 
+// AwaitLedBy is LedBy for a broker that is about to lead: whoever is asked may not know yet.
+func (l *Load) AwaitLedBy(ctx context.Context, broker int32) ([]int32, error) {
+	return awaitLedBy(ctx, l.admin, l.config.Topic, broker)
+}
+
 // Leaders returns each partition's leader.
 func (l *Load) Leaders(ctx context.Context) (map[int32]int32, error) {
 	metadata, err := l.admin.Metadata(ctx, l.config.Topic)

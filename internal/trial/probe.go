@@ -156,14 +156,17 @@ func (p *Probe) leaderOf(ctx context.Context, broker, partition int32) (int32, e
 
 // AwaitLedBy waits until a broker leads some of the probed partitions, and returns them.
 func (p *Probe) AwaitLedBy(ctx context.Context, broker int32) ([]int32, error) {
-	admin := kadm.NewClient(p.admin)
+	return awaitLedBy(ctx, kadm.NewClient(p.admin), p.topic, broker)
+}
+
+func awaitLedBy(ctx context.Context, admin *kadm.Client, topic string, broker int32) ([]int32, error) {
 	for {
-		metadata, err := admin.Metadata(ctx, p.topic)
+		metadata, err := admin.Metadata(ctx, topic)
 		if err != nil {
 			return nil, err
 		}
 		var led []int32
-		for _, partition := range metadata.Topics[p.topic].Partitions.Sorted() {
+		for _, partition := range metadata.Topics[topic].Partitions.Sorted() {
 			if partition.Leader == broker {
 				led = append(led, partition.Partition)
 			}
@@ -173,7 +176,7 @@ func (p *Probe) AwaitLedBy(ctx context.Context, broker int32) ([]int32, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("broker %d leads none of the probed partitions: %w", broker, ctx.Err())
+			return nil, fmt.Errorf("broker %d leads no partition of %s: %w", broker, topic, ctx.Err())
 		case <-time.After(retryEvery):
 		}
 	}

@@ -87,9 +87,9 @@ func (s *show) finish(t *testing.T) {
 func (s *show) victim(t *testing.T) (*fleet.Node, []int32) {
 	t.Helper()
 	node := s.fleet.Brokers[0]
-	partitions, err := s.load.LedBy(limited(t), int32(node.ID))
-	if err != nil || len(partitions) == 0 {
-		t.Fatalf("%s leads %v, %v", node.Name, partitions, err)
+	partitions, err := s.load.AwaitLedBy(limited(t), int32(node.ID))
+	if err != nil {
+		t.Fatal(err)
 	}
 	return node, partitions
 }

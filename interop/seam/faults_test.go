@@ -68,9 +68,9 @@ func suffer(t *testing.T, cast cast) {
 // brokers for metadata (7, 11, 15 s …).
 func (s *stage) pause(t *testing.T, node *fleet.Node, probe *trial.Probe) {
 	t.Helper()
-	led, err := s.load.LedBy(limited(t), int32(node.ID))
-	if err != nil || len(led) == 0 {
-		t.Fatalf("%s leads %v, %v", node.Name, led, err)
+	led, err := s.load.AwaitLedBy(limited(t), int32(node.ID))
+	if err != nil {
+		t.Fatal(err)
 	}
 	probed, err := probe.AwaitLedBy(limited(t), int32(node.ID))
 	if err != nil {

@@ -288,9 +288,9 @@ func (s *stage) settle(t *testing.T) {
 // strike does something to a broker that leads partitions, and waits until they acknowledge again.
 func (s *stage) strike(t *testing.T, what string, node *fleet.Node, fault func() error) {
 	t.Helper()
-	led, err := s.load.LedBy(limited(t), int32(node.ID))
-	if err != nil || len(led) == 0 {
-		t.Fatalf("%s leads %v, %v", node.Name, led, err)
+	led, err := s.load.AwaitLedBy(limited(t), int32(node.ID))
+	if err != nil {
+		t.Fatal(err)
 	}
 	controller := s.controller(t)
 	outcome, err := s.load.Strike(limited(t), what, led, func() (time.Time, time.Time, error) {
