@@ -67,11 +67,12 @@ func (b *broker) dirFailed(dir string, err error) {
 }
 
 // damage spoils a file of a broker that is down: a bit, or a stretch that was meant for
-// another place.
+// another place. partition.metadata is spared: another topic id in it is another topic's log to
+// everybody (INCONSISTENT_TOPIC_ID, as in Kafka) until an operator removes the file.
 func (b *broker) damage(chance *rand.Rand) {
 	files := b.files("/logs")
 	files = slices.DeleteFunc(files, func(name string) bool {
-		return path.Base(path.Dir(name)) == "logs" && !strings.Contains(name, "checkpoint")
+		return path.Base(path.Dir(name)) == "logs" && !strings.Contains(name, "checkpoint") || path.Base(name) == "partition.metadata"
 	})
 	if len(files) == 0 {
 		return

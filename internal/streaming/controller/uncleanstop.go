@@ -43,6 +43,7 @@ import (
 type inquiry struct {
 	since time.Time
 	ends  map[cluster.BrokerID]logEnd
+	asked map[cluster.BrokerID]cluster.BrokerEpoch // since the last tick: nobody is asked again at once
 	told  bool // the log says that the partition stays without a leader
 }
 
@@ -106,10 +107,11 @@ func (c *Core) inquire() {
 		}
 		waiting++
 		if p.inquiry == nil {
-			p.inquiry = &inquiry{since: c.now, ends: map[cluster.BrokerID]logEnd{}}
+			p.inquiry = &inquiry{since: c.now, ends: map[cluster.BrokerID]logEnd{}, asked: map[cluster.BrokerID]cluster.BrokerEpoch{}}
 		}
 		for _, id := range p.assignment.Replicas {
-			if c.asks(p, id) && !p.inquiry.knows(c.brokers[id]) {
+			if b := c.brokers[id]; c.asks(p, id) && !p.inquiry.knows(b) && p.inquiry.asked[id] != b.Epoch {
+				p.inquiry.asked[id] = b.Epoch
 				questions[id] = append(questions[id], p)
 			}
 		}
@@ -189,6 +191,7 @@ func (c *Core) onInquiryTick() {
 	var parts []*partition
 	c.eachPartition(func(p *partition) {
 		if p.inquiry != nil {
+			clear(p.inquiry.asked)
 			parts = append(parts, p)
 		}
 	})
@@ -207,7 +210,7 @@ const (
 // judge says whether the partition's furthest log can be elected. candidates are those that
 // have answered, the furthest first; among equals the order of the assignment decides.
 func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
-	whole, absentISR, absent := false, false, false
+	whole, absentISR, absent, silent := false, false, false, false
 	for _, id := range p.assignment.Replicas {
 		member := slices.Contains(p.state.ISR, id)
 		switch b := c.brokers[id]; {
@@ -215,8 +218,9 @@ func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
 			absent = true
 			absentISR = absentISR || member
 		case b.Stop == cluster.StopUntold: // Apache's, and not in the ISR: it is not asked
-		case !p.inquiry.knows(b):
-			return nil, waitOn
+		case !p.inquiry.knows(b): // it has yet to answer, or cannot: a replica without a log to speak of
+			absent, silent = true, true
+			absentISR = absentISR || member
 		default:
 			candidates = append(candidates, id)
 			whole = whole || member && !p.inquiry.ends[id].lost
@@ -227,7 +231,7 @@ func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
 	})
 	patient := c.now.Sub(p.inquiry.since) < c.settings.UncleanStopPatience
 	switch {
-	case len(candidates) == 0:
+	case len(candidates) == 0, silent && patient:
 		return nil, waitOn
 	case !absent, whole && !absentISR, whole && !patient:
 		return candidates, elect

@@ -97,7 +97,9 @@ func TestUncleanStops(t *testing.T) {
 		{name: "one of two has stopped cleanly", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean},
 			leader: 2, later: 2, isrThen: ids(2)},
 		{name: "one does not answer", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean},
-			ends: ends{1: at(4, 80)}, leader: none, later: none},
+			ends: ends{1: at(4, 80)}, leader: none, later: 1, isrThen: ids(1)},
+		{name: "it has lost records, and one does not answer", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
+			ends: ends{1: short(4, 60), 2: at(4, 80)}, leader: none, later: none, stuck: true},
 	}
 	for _, test := range tests {
 		for _, failover := range []bool{false, true} {
