@@ -188,14 +188,15 @@ func (b *broker) finishDeath() {
 	b.awaitStart()
 }
 
-// awaitStart starts the broker again, after a power loss not before it has left all ISRs.
+// awaitStart starts the broker again, after a power loss not before every leader has dropped it
+// from its ISR. A partition without a leader may be waiting for it.
 func (b *broker) awaitStart() {
 	incarnation := b.incarnation
 	b.w.after(b.w.between(10*time.Millisecond, 1500*time.Millisecond), func() {
 		if b.up || b.incarnation != incarnation {
 			return
 		}
-		if b.wiped && b.w.check.inAnyISR(b.id) {
+		if b.wiped && b.w.check.countedByLeader(b.id) {
 			b.awaitStart()
 			return
 		}

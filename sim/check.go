@@ -394,6 +394,9 @@ func (c *checker) lookAtRole(p *partitionTruth, b *broker) {
 	if state.Leader != b.id || state.LeaderEpoch != d.LeaderEpoch {
 		return
 	}
+	if b.harmed && len(m.entries) < int(d.HighWatermark) {
+		return // what cannot be read of its log until it is mended
+	}
 	for _, id := range state.ISR {
 		other := p.mirror(id)
 		if c.w.brokers[id-1].wiped || c.w.brokers[id-1].harmed || d.HighWatermark == 0 {
@@ -627,6 +630,13 @@ func (c *checker) died(b *broker) {
 func (c *checker) inAnyISR(id cluster.BrokerID) bool {
 	return slices.ContainsFunc(c.parts, func(p *partitionTruth) bool {
 		return p.state() != nil && !p.doomed && slices.Contains(p.state().ISR, id)
+	})
+}
+
+// countedByLeader: a partition's leader relies on what the broker has.
+func (c *checker) countedByLeader(id cluster.BrokerID) bool {
+	return slices.ContainsFunc(c.parts, func(p *partitionTruth) bool {
+		return p.state() != nil && !p.doomed && p.state().Leader >= 0 && slices.Contains(p.state().ISR, id)
 	})
 }
 

@@ -242,12 +242,13 @@ func (l *Log) fitting(damage Damage, data []byte) ([]byte, error) {
 		if size == 0 && batch.LastOffset() < damage.First {
 			return nil, fmt.Errorf("the copy begins at offset %d, not %d", batch.BaseOffset(), damage.First)
 		}
-		known := l.epochs.forOffset(batch.BaseOffset())
+		// Where an epoch begins within the damage, the cache made from the rest does not know it.
+		known, later := l.epochs.forOffset(batch.BaseOffset()), l.epochs.forOffset(damage.Next)
 		switch {
 		case batch.BaseOffset() < next || batch.LastOffset() >= damage.Next:
 			return nil, fmt.Errorf("the copy has a batch of offsets %d to %d between %d and %d", batch.BaseOffset(), batch.LastOffset(), next, damage.Next)
-		case known != cluster.NoLeaderEpoch && batch.LeaderEpoch() != known:
-			return nil, fmt.Errorf("the copy's batch at offset %d is of leader epoch %d, not %d", batch.BaseOffset(), batch.LeaderEpoch(), known)
+		case known != cluster.NoLeaderEpoch && (batch.LeaderEpoch() < known || batch.LeaderEpoch() > later):
+			return nil, fmt.Errorf("the copy's batch at offset %d is of leader epoch %d, not %d to %d", batch.BaseOffset(), batch.LeaderEpoch(), known, later)
 		}
 		size += int64(len(batch))
 		next = batch.NextOffset()

@@ -145,7 +145,9 @@ func (r *Replica) MakeLeader(assignment *Assignment, logStart, logEnd cluster.Of
 	if assignment.PartitionEpoch < r.partitionEpoch {
 		return false, false
 	}
-	wasLeader := r.role == Leader
+	// In an epoch between that this broker has not heard of another may have led, and the
+	// followers have cut their logs for it: what this one knew of them is void. (Kafka keeps it.)
+	wasLeader := r.role == Leader && assignment.LeaderEpoch <= r.leaderEpoch+1
 	newEpoch := assignment.LeaderEpoch > r.leaderEpoch
 	r.adopt(assignment)
 	r.isr.commit(assignment.ISR)

@@ -349,6 +349,30 @@ func TestWaitingAppendsDoNotSurviveAFollowersTerm(t *testing.T) {
 	}
 }
 
+// In the epoch that the leader has missed broker 3 led and broker 2 cut its log for it.
+func TestALeaderThatMissedAnEpochForgetsItsFollowers(t *testing.T) {
+	r := leaderOf(t, 0, 1, 2, 3)
+	r.Appended(33, at(second))
+	fetched(r, 2, 30, second)
+	fetched(r, 3, 28, second)
+	r.Await(30, "a")
+	if r.HighWatermark() != 28 {
+		t.Fatalf("high watermark %d", r.HighWatermark())
+	}
+	_, moved := r.MakeLeader(assign(1, 7, 12, 1, 2), 0, 33, at(2*second))
+	if moved || r.HighWatermark() != 28 || r.FollowerEnd(2) != cluster.NoOffset {
+		t.Fatalf("high watermark %d by what broker 2 had: %d", r.HighWatermark(), r.FollowerEnd(2))
+	}
+	got := r.TakeReleased(1, nil)
+	if len(got) != 1 || !errors.Is(got[0].Err, kerr.NotLeaderForPartition) {
+		t.Fatalf("released %v", got)
+	}
+	r.MakeLeader(assign(1, 8, 13, 1, 2), 0, 33, at(2*second))
+	if moved, _ := fetched(r, 2, 33, 3*second); !moved || r.HighWatermark() != 33 {
+		t.Fatalf("high watermark %d", r.HighWatermark())
+	}
+}
+
 func TestAcknowledgementBelowMinISR(t *testing.T) {
 	r := leaderOf(t, 0, 1, 2)
 	r.Appended(10, at(second))
