@@ -296,7 +296,11 @@ func (b *broker) groupConfig() group.Config {
 
 // serve carries out a request as the broker's handlers do. done runs once, when it is answered.
 func (b *broker) serve(request kmsg.Request, client node, done func(kmsg.Response, error)) {
-	b.serving.Serve(request, fmt.Sprintf("client-%d", client), done)
+	b.serving.Serve(request, fmt.Sprintf("client-%d", client), func(response kmsg.Response, err error) {
+		if !b.dying { // nothing of this step leaves the machine
+			done(response, err)
+		}
+	})
 }
 
 // topicIDOf is the id of the topic whose replica the broker has.
