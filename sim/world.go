@@ -175,6 +175,9 @@ func (w *world) run() (failure *violation) {
 	return nil
 }
 
+// stepsMax is far above what any run takes.
+const stepsMax = 3_000_000
+
 func (w *world) advance(until time.Duration) {
 	for len(w.queue) > 0 && w.queue[0].at <= until {
 		if w.calm && w.settled() {
@@ -182,7 +185,9 @@ func (w *world) advance(until time.Duration) {
 		}
 		next := heap.Pop(&w.queue).(*event)
 		w.now = next.at
-		w.steps++
+		if w.steps++; w.steps > stepsMax {
+			w.fail("no-convergence", "%d steps: something goes round in circles", w.steps)
+		}
 		next.do()
 	}
 	w.now = until
