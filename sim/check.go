@@ -700,7 +700,7 @@ func (c *checker) acknowledged(client *client, b *batch, by cluster.BrokerID, id
 	if p == nil {
 		c.w.fail("ack-uncommitted", "broker %d acknowledged %v for a topic %v that there has never been", by, b.values, id)
 	}
-	if p.doomed {
+	if p.doomed || c.w.brokers[by-1].harmed { // what it has appended behind damage cannot be read yet
 		return
 	}
 	c.w.trace("acked", "client %d batch %d by broker %d at %d", client.node, b.sequence, by, first)

@@ -211,7 +211,10 @@ func (m *matrix) program(role string, s *stage, f *fault) func(id int) *fleet.Pr
 		program := *fleet.Understudy(binary, "")
 		inner := program.Command
 		program.Command = func(role, config string) []string {
-			command := append(append([]string{"env"}, s.environment(role, id, f)...), inner(role, config)...)
+			command := inner(role, config)
+			if environment := s.environment(role, id, f); len(environment) > 0 {
+				command = slices.Concat([]string{"env"}, environment, command)
+			}
 			if f.needs&namespaces != 0 {
 				command = s.network.inside(role, id, command)
 			}
