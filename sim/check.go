@@ -185,6 +185,7 @@ func (c *checker) afterStep(b *broker) {
 		}
 		c.lookAtRole(p, b)
 	}
+	c.settleWiped(b)
 }
 
 // deleted: the controller had a replica removed.
@@ -416,6 +417,9 @@ func (c *checker) lookAtFollower(p *partitionTruth, b *broker, m *mirror, hw int
 	if hw = min(hw, len(m.entries)); hw == 0 {
 		return
 	}
+	if slices.ContainsFunc(p.replicas, func(id cluster.BrokerID) bool { return c.w.brokers[id-1].harmed }) {
+		return // a leader whose log cannot be read here may have committed them
+	}
 	if hw > len(p.ledger) || m.entries[hw-1].chain != p.ledger[hw-1].chain {
 		c.w.fail("hw-beyond-commit", "follower %d of %v has high watermark %d; %d records are committed, and not all of its below that", b.id, p, hw, len(p.ledger))
 	}
@@ -574,6 +578,9 @@ func (c *checker) stateWritten(p *partitionTruth, path string) {
 		}
 	}
 	if !p.doomed && state.Leader >= 1 && c.w.brokers[state.Leader-1].wiped && (before == nil || before.Leader != state.Leader) && !p.holds(state.Leader) {
+		if !slices.ContainsFunc(p.replicas, p.holds) {
+			panic(beyondModel{}) // nobody has them any more
+		}
 		c.w.fail("committed-lost", "%s: broker %d is elected and has lost committed records with its power", path, state.Leader)
 	}
 	if !p.doomed && !slices.ContainsFunc(state.ISR, func(id cluster.BrokerID) bool { return !c.w.brokers[id-1].wiped }) {
@@ -618,7 +625,17 @@ func (c *checker) started(b *broker) {
 			c.lookInside(p, b, log, p.mirror(b.id))
 		}
 	}
-	b.wiped = false
+	c.settleWiped(b)
+}
+
+// settleWiped: what a broker lost with its power matters no more when every partition that counts
+// it in sync has its committed records there.
+func (c *checker) settleWiped(b *broker) {
+	if b.wiped && !slices.ContainsFunc(c.parts, func(p *partitionTruth) bool {
+		return p.state() != nil && !p.doomed && slices.Contains(p.state().ISR, b.id) && !p.holds(b.id)
+	}) {
+		b.wiped = false
+	}
 }
 
 func (c *checker) died(b *broker) {

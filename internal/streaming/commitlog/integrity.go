@@ -448,6 +448,9 @@ func (l *Log) Repair(damage Damage, data []byte) error {
 	}
 	s.integrity.repaired(damage)
 	l.hints.clear()
+	if err := l.reloadProducersLocked(l.published.end); err != nil { // it lacked these batches
+		return l.fail(err)
+	}
 	l.dir.logger.Warn("damaged batches replaced by another replica's", "topic", l.tp.Topic, "partition", l.tp.Partition,
 		"path", damage.Path, "position", damage.From, "bytes", damage.To-damage.From, "offset", damage.First, "next", damage.Next)
 	return nil

@@ -169,13 +169,16 @@ func (l *Log) StartOffset() cluster.Offset { return l.view().start }
 // EndOffset is the next offset to be written.
 func (l *Log) EndOffset() cluster.Offset { return l.view().end }
 
-// LostTail reports whether the log is known to lack records that were committed: it ends
-// below the high watermark that was checkpointed before this process started, or it is empty
+// LostTail reports whether the log is known to lack records that were committed: some of its
+// batches are damaged, it ends below the high watermark that was checkpointed before this process started, or it is empty
 // and was made anew for a partition that is not new. It is no longer so when a leader has
 // made this log a copy of its own, or it has become a leader's.
 func (l *Log) LostTail() bool {
 	l.writer.Lock()
 	defer l.writer.Unlock()
+	if len(l.Damages()) > 0 {
+		return true // until they are mended
+	}
 	end := l.published.end
 	return end < l.writer.owed || l.writer.blank && end == l.published.start
 }

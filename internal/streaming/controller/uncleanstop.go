@@ -44,7 +44,7 @@ type inquiry struct {
 	since time.Time
 	ends  map[cluster.BrokerID]logEnd
 	asked map[cluster.BrokerID]cluster.BrokerEpoch // since the last tick: nobody is asked again at once
-	told  bool // the log says that the partition stays without a leader
+	told  bool                                     // the log says that the partition stays without a leader
 }
 
 // logEnd is where a replica's log ends, as one incarnation of its broker tells.
@@ -57,6 +57,19 @@ type logEnd struct {
 
 func (e logEnd) compare(other logEnd) int {
 	return cmp.Or(cmp.Compare(e.epoch, other.epoch), cmp.Compare(e.offset, other.offset))
+}
+
+// preferred orders logs for an election: of equals the one that knows of no loss.
+func (e logEnd) preferred(other logEnd) int {
+	switch c := e.compare(other); {
+	case c != 0:
+		return -c
+	case e.lost == other.lost:
+		return 0
+	case e.lost:
+		return 1
+	}
+	return -1
 }
 
 // The versions and values of the question: ListOffsets answers it for any replica with the end
@@ -227,7 +240,7 @@ func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
 		}
 	}
 	slices.SortStableFunc(candidates, func(a, b cluster.BrokerID) int {
-		return p.inquiry.ends[b].compare(p.inquiry.ends[a])
+		return p.inquiry.ends[a].preferred(p.inquiry.ends[b])
 	})
 	patient := c.now.Sub(p.inquiry.since) < c.settings.UncleanStopPatience
 	switch {
@@ -294,7 +307,7 @@ func (c *Core) furthest(p *partition) (next cluster.PartitionState, ok bool) {
 	next = p.state
 	next.Leader = candidates[0]
 	next.LeaderEpoch++
-	next.ISR = filter(candidates, func(id cluster.BrokerID) bool { return p.inquiry.ends[id].compare(best) == 0 })
+	next.ISR = filter(candidates, func(id cluster.BrokerID) bool { return p.inquiry.ends[id].preferred(best) == 0 })
 	return next, true
 }
 
