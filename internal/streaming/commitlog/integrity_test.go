@@ -276,6 +276,28 @@ func TestFlippedBitsInOtherFiles(t *testing.T) {
 	}
 }
 
+// A whole entry of another index: it leads behind everything in the segment, and a reader must
+// not be led on to the next one.
+func TestIndexThatPointsBehindTheSegment(t *testing.T) {
+	fsys, values := damageLog(t)
+	paths, _ := filesOf(t, fsys, indexSuffix)
+	for _, path := range paths {
+		damaged := fsys.Clone()
+		file, err := damaged.OpenFile(path)
+		if err == nil {
+			_, err = file.WriteAt([]byte{0, 0, 0, 0, 0x7f, 0, 0, 0}, 0)
+			err = errors.Join(err, file.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := openLog(t, openManager(t, testConfig(damaged, testDir)), damageConfig())
+		if got, refused := readAround(t, l); !slices.Equal(got, values) || len(refused) > 0 {
+			t.Fatalf("%s: served %v\nwant %v", path, got, values)
+		}
+	}
+}
+
 // The scrubber finds what nobody reads, in segments that this process wrote, too.
 func TestScrub(t *testing.T) {
 	fsys := vfs.NewMem()

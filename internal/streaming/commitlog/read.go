@@ -267,7 +267,7 @@ func (r *segmentReader) begin(scanner *headerScanner, from cluster.Offset) (posi
 		passed = passed || header.BaseOffset() <= from
 		return header.LastOffset() >= from
 	})
-	if err == nil && ok && !passed && r.anchor > 0 {
+	if err == nil && !passed && r.anchor > 0 { // also if it points behind everything
 		err = suspect(r.segment, "its index points to byte %d for offset %d", r.anchor, from)
 	}
 	// The walk has passed over damaged stretches that lie before what it found.
