@@ -283,8 +283,8 @@ func (m *mirror) cut(end int) {
 
 // lookInside compares what a log knows of its records with the records.
 func (c *checker) lookInside(p *partitionTruth, b *broker, log *commitlog.Log, m *mirror) {
-	if len(m.entries) < int(log.EndOffset()) {
-		return // there is damage before the end
+	if len(m.entries) < int(log.EndOffset()) || c.harmed(b) {
+		return // there is damage
 	}
 	if end := len(m.entries); end > 0 {
 		at := end - 1 - c.w.look(min(end, 200))
@@ -574,12 +574,15 @@ func (c *checker) stateWritten(p *partitionTruth, path string) {
 			c.w.fail("state-node", "%s: %d of the ISR %v is not assigned %v", path, id, state.ISR, p.replicas)
 		}
 		if !c.w.brokers[id-1].wiped && !c.w.brokers[id-1].harmed && !p.holds(id) {
+			if !slices.ContainsFunc(p.replicas, p.holds) && slices.ContainsFunc(p.replicas, func(other cluster.BrokerID) bool { return c.w.brokers[other-1].wiped }) {
+				panic(beyondModel{}) // the only one in sync lost its power
+			}
 			c.w.fail("committed-lost", "%s: broker %d comes into the ISR %v (leader %d, epoch %d) and does not have all of %d committed records", path, id, state.ISR, state.Leader, state.LeaderEpoch, len(p.ledger))
 		}
 	}
-	if !p.doomed && state.Leader >= 1 && c.w.brokers[state.Leader-1].wiped && (before == nil || before.Leader != state.Leader) && !p.holds(state.Leader) {
-		if !slices.ContainsFunc(p.replicas, p.holds) {
-			panic(beyondModel{}) // nobody has them any more
+	if !p.doomed && state.Leader >= 1 && c.w.brokers[state.Leader-1].wiped && !c.w.brokers[state.Leader-1].harmed && (before == nil || before.Leader != state.Leader) && !p.holds(state.Leader) {
+		if !slices.ContainsFunc(p.replicas, func(id cluster.BrokerID) bool { return p.holds(id) && c.w.brokers[id-1].registered }) {
+			panic(beyondModel{}) // nobody has them any more, or who has them is away for longer than the patience
 		}
 		c.w.fail("committed-lost", "%s: broker %d is elected and has lost committed records with its power", path, state.Leader)
 	}
