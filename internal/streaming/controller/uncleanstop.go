@@ -33,7 +33,7 @@ import (
 //     no longer than Settings.UncleanStopPatience: most unclean stops are killed processes,
 //     which lose nothing, and the missing one may never come back.
 //   - If each that is there knows that its log has lost committed records (commitlog's LostTail:
-//     OFFSET_NOT_AVAILABLE), for all assigned replicas, without end; unclean election
+//     OFFSET_NOT_AVAILABLE), or a log outside the ISR goes further, for all assigned replicas, without end; unclean election
 //     (unclean.leader.election.enable, or kafka-leader-election) is the operator's way out.
 //
 // The idea is KIP-966's, whose eligible leader replicas ZooKeeper's znodes have no room for.
@@ -242,6 +242,12 @@ func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
 	slices.SortStableFunc(candidates, func(a, b cluster.BrokerID) int {
 		return p.inquiry.ends[a].preferred(p.inquiry.ends[b])
 	})
+	if whole { // a log outside the ISR that goes further is evidence that those in it have lost records
+		furthest := p.inquiry.ends[candidates[0]]
+		whole = slices.ContainsFunc(candidates, func(id cluster.BrokerID) bool {
+			return slices.Contains(p.state.ISR, id) && p.inquiry.ends[id].preferred(furthest) == 0
+		})
+	}
 	patient := c.now.Sub(p.inquiry.since) < c.settings.UncleanStopPatience
 	switch {
 	case len(candidates) == 0, silent && patient:

@@ -88,6 +88,8 @@ func TestUncleanStops(t *testing.T) {
 			ends: ends{1: short(4, 60), 2: at(4, 80)}, leader: none, later: none, stuck: true},
 		{name: "it has lost records, and all are there", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
 			ends: ends{1: short(4, 60), 2: at(4, 80), 3: at(4, 80)}, leader: 2, later: 2, isrThen: ids(2, 3)},
+		{name: "one outside the isr goes further, and the third may go further still", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean},
+			ends: ends{1: at(4, 60), 2: at(4, 80)}, leader: none, later: none, stuck: true},
 		{name: "of equals the one without a loss", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopClean},
 			ends: ends{1: short(4, 80), 2: at(4, 80), 3: at(4, 70)}, leader: 2, later: 2, isrThen: ids(2)},
 		{name: "a longer log of an earlier epoch is not further", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
