@@ -41,7 +41,7 @@ func (b *Broker) describeProducers(image *metadata.Image, tp cluster.TopicPartit
 	case !known(image, tp):
 		refused = kerr.UnknownTopicOrPartition
 		if image.Topic(tp.Topic) == nil {
-			answer.ErrorMessage = &refused.(*kerr.Error).Description
+			answer.ErrorMessage = &kerr.UnknownTopicOrPartition.Description
 		}
 	case log == nil || !b.replicas.Hosted(tp):
 		refused = kerr.NotLeaderForPartition
