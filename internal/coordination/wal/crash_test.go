@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -15,8 +16,11 @@ var errKilled = errors.New("killed")
 // killBefore is a disk whose process dies before the n-th operation of that kind on a path that
 // contains part: nothing works from then on.
 func killBefore(fs vfs.FS, op vfs.Operation, part string, n int) vfs.FS {
+	var mu sync.Mutex // a start works on several files at once
 	dead := false
 	return vfs.WithFaults(fs, func(o vfs.Operation, path string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if o == op && strings.Contains(path, part) {
 			n--
 		}
