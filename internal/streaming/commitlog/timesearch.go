@@ -85,13 +85,21 @@ func (l *Log) searchSegment(s *segment, now view, i int, timestampMs int64) (fou
 	if err != nil {
 		return found, false, l.lookError(err)
 	}
-	entry, err := s.lookupOffset(l.files, max(after.offset, now.start))
+	target := max(after.offset, now.start)
+	entry, err := s.lookupOffset(l.files, target)
 	if err != nil {
 		return found, false, l.storageError(err)
 	}
 	limit := now.limit(i)
 	err = s.scan(l.files, limit, func(scanner *headerScanner) error {
-		for position := min(entry.position, limit); !ok; {
+		position := min(entry.position, limit)
+		if position > 0 { // an index that leads past what it is asked for is not believed
+			first, there, err := scanner.find(position, func(record.Batch) bool { return true })
+			if err != nil || !there || first.base > target {
+				position = 0
+			}
+		}
+		for !ok {
 			candidate, more, err := scanner.find(position, func(header record.Batch) bool {
 				return header.MaxTimestamp() >= timestampMs && header.LastOffset() >= now.start
 			})
