@@ -141,7 +141,7 @@ func (b *blockWriter) block(content []byte) bool {
 // stream hands the contents to block, in pieces of at most blockBytesMax, until it returns false, and gives their
 // checksum.
 func (s *state) stream(block func([]byte) bool) (checksum uint64) {
-	buf := make([]byte, 0, 2*blockBytesMax)
+	buf := make([]byte, 0, 4096) // grows to 2*blockBytesMax in a large tree
 	flush := func(all bool) bool {
 		for len(buf) >= blockBytesMax || all && len(buf) > 0 {
 			content := buf[:min(len(buf), blockBytesMax)]
