@@ -344,11 +344,12 @@ const (
 	partLog
 	partApply
 	partSessions
+	partServing
 	partBeside
 	partConn
 )
 
-var partNames = []string{"loop", "log", "apply", "sessions", "beside", "connection"}
+var partNames = []string{"loop", "log", "apply", "sessions", "serving", "beside", "connection"}
 
 // plan has a part's step come after a delay, unless it is on its way.
 func (m *member) plan(part int, delay time.Duration, f func()) {
@@ -392,6 +393,13 @@ func (m *member) settle() {
 	}
 	if work.Sessions {
 		m.plan(partSessions, w.between(0, time.Millisecond), func() { m.runSessions() })
+	}
+	if work.Serving {
+		delay := w.between(0, 300*time.Microsecond)
+		if !w.calm && w.oneIn(3) {
+			delay = w.between(0, 40*time.Millisecond)
+		}
+		m.plan(partServing, delay, func() { m.stepped.TellServing() })
 	}
 	if work.Besides > 0 {
 		m.plan(partBeside, w.between(0, 10*time.Millisecond), func() { m.stepped.Beside(w.chance.IntN(work.Besides)) })

@@ -107,6 +107,7 @@ func (c *steppedCarrier) sendSnapshot(to znode.MemberID, frame []byte, body io.R
 // among it: see RoundDue and SessionsDue.
 type Work struct {
 	Loop, Log, Apply, Sessions bool
+	Serving                    bool // a change of it is to be told
 	Writing                    bool // the log writer was left in the middle
 	Besides                    int  // how many snapshots are being written, sent or received
 }
@@ -122,6 +123,7 @@ func (s *Stepped) Work() Work {
 		Writing:  s.writing != nil,
 		Apply:    len(s.items) > 0 || len(s.applier.queue.wake) > 0,
 		Sessions: len(s.sessions.wake.wake) > 0,
+		Serving:  len(s.serving.changes.wake) > 0,
 		Besides:  len(s.besides),
 	}
 }
@@ -138,7 +140,6 @@ func (s *Stepped) Round(ticked bool) {
 	if s.Ended() {
 		return
 	}
-	defer s.tellChanges()
 	defer s.loop.recoverRaft()
 	drainWake(s.events.wake)
 	if !s.started {
@@ -148,7 +149,11 @@ func (s *Stepped) Round(ticked bool) {
 	s.loop.round(ticked, nil)
 }
 
-func (s *Stepped) tellChanges() {
+// TellServing tells the listeners of OnServing what has changed since the last time.
+func (s *Stepped) TellServing() {
+	if s.Ended() {
+		return // Close says the last word
+	}
 	drainWake(s.serving.changes.wake)
 	for _, on := range s.serving.changes.take() {
 		s.tellServing(on)

@@ -71,6 +71,7 @@ func (c *steppedCluster) run(t *testing.T, until func() bool) bool {
 				m.WriteLog()
 				m.Apply()
 				m.Sessions()
+				m.TellServing()
 				m.Beside(0)
 			}
 		}
