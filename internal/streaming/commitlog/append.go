@@ -25,6 +25,10 @@ type AppendOptions struct {
 	LeaderEpoch cluster.LeaderEpoch
 	Origin      Origin
 	NowMs       int64 // append time, and what timestamps are checked against
+	// Mendable says that other replicas may have what is damaged here. An idempotent producer
+	// whose latest batch may be among that is refused until it is mended: a retry of that batch
+	// would not be recognised, and the next one taken for one out of sequence.
+	Mendable bool
 }
 
 // AppendInfo is the outcome of an append.
@@ -62,7 +66,7 @@ func (l *Log) AppendLeader(data []byte, options AppendOptions) (AppendInfo, erro
 	l.writer.Lock()
 	defer l.writer.Unlock()
 	if facts.producer {
-		if info, done, err := l.checkProducerLocked(record.Batch(data), config, options.Origin); done || err != nil {
+		if info, done, err := l.checkProducerLocked(record.Batch(data), config, options); done || err != nil {
 			return info, err
 		}
 	}
@@ -94,9 +98,9 @@ func (l *Log) AppendLeader(data []byte, options AppendOptions) (AppendInfo, erro
 
 // checkProducerLocked applies the rules for idempotent producers to the only batch of an
 // append; done means that it is a duplicate, and info the answer.
-func (l *Log) checkProducerLocked(batch record.Batch, config *LogConfig, origin Origin) (info AppendInfo, done bool, err error) {
+func (l *Log) checkProducerLocked(batch record.Batch, config *LogConfig, options AppendOptions) (info AppendInfo, done bool, err error) {
 	producers := &l.writer.producers
-	if origin == Client {
+	if options.Origin == Client {
 		if original, ok := producers.duplicate(batch); ok {
 			info = AppendInfo{First: original.firstOffset(), Last: original.lastOffset, Duplicate: true,
 				LogAppendTimeMs: record.NoTimestamp, MaxTimestampMs: original.timestamp,
@@ -107,7 +111,13 @@ func (l *Log) checkProducerLocked(batch record.Batch, config *LogConfig, origin 
 			return info, true, nil
 		}
 	}
-	if err := producers.check(batch, origin); err != nil {
+	err = producers.check(batch, options.Origin)
+	if options.Origin == Client && options.Mendable {
+		if d, may := producers.mayLack(batch.ProducerID(), err); may {
+			err = fmt.Errorf("batches of producer %d may be among what is damaged: %w", batch.ProducerID(), l.damageError(d))
+		}
+	}
+	if err != nil {
 		return AppendInfo{}, false, fmt.Errorf("commitlog: append to %s: %w", l.tp, err)
 	}
 	return AppendInfo{}, false, nil

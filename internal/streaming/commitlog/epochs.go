@@ -46,6 +46,32 @@ func (c *epochCache) assign(epoch cluster.LeaderEpoch, start cluster.Offset) (ch
 	return true
 }
 
+// learn notes that a batch of an epoch stands at an offset, which may lie below what is known;
+// entries it contradicts go.
+func (c *epochCache) learn(epoch cluster.LeaderEpoch, offset cluster.Offset) (changed bool) {
+	if epoch < 0 {
+		return false
+	}
+	c.Lock()
+	defer c.Unlock()
+	at := sort.Search(len(c.entries), func(i int) bool { return c.entries[i].epoch >= epoch })
+	if at < len(c.entries) && c.entries[at].epoch == epoch {
+		if c.entries[at].start <= offset {
+			return false
+		}
+		c.entries[at].start = offset
+	} else {
+		c.entries = slices.Insert(c.entries, at, epochEntry{epoch, offset})
+	}
+	keep := at
+	for keep > 0 && c.entries[keep-1].start >= offset {
+		keep--
+	}
+	c.entries = slices.Delete(c.entries, keep, at)
+	c.dirty = true
+	return true
+}
+
 func (c *epochCache) list() []epochEntry {
 	c.RLock()
 	defer c.RUnlock()

@@ -86,7 +86,7 @@ func (l *Log) planFlush(closing bool) (flushPlan, error) {
 			plan.inactive = append(plan.inactive, s)
 		}
 	}
-	if !slices.Contains(w.producers.snapshots, plan.target) {
+	if len(w.producers.hidden) == 0 && !slices.Contains(w.producers.snapshots, plan.target) {
 		plan.snapshot = w.producers.encode()
 	}
 	return plan, nil

@@ -283,6 +283,19 @@ func (l *Log) verify(s *segment, from, to int64, end cluster.Offset) error {
 	return nil
 }
 
+// verifyAround verifies a segment from a batch on, between the damages that are known.
+func (l *Log) verifyAround(s *segment, from int64, end cluster.Offset) error {
+	for _, d := range s.integrity.damages() {
+		if from < d.From {
+			if err := l.verify(s, from, d.From, d.First); err != nil {
+				return err
+			}
+		}
+		from = max(from, d.To)
+	}
+	return l.verify(s, from, s.size.Load(), end)
+}
+
 func (l *Log) verifyGap(s *segment, gap stretch, end cluster.Offset) error {
 	file, err := l.files.acquire(&s.log)
 	if err != nil {
@@ -414,6 +427,15 @@ func (l *Log) reconcileEpochsLocked(found *survey) error {
 	return nil
 }
 
+// learnEpochs brings the epoch cache up to batches in the middle of the log.
+func (l *Log) learnEpochs(data []byte) {
+	for batch := range record.All(data) {
+		if l.epochs.learn(batch.LeaderEpoch(), batch.BaseOffset()) {
+			l.background(l, choreFiles)
+		}
+	}
+}
+
 // Repair puts the batches of another replica in the place of a damaged stretch. They must
 // be what stood there to the byte: the same offsets in the same leader epochs and as many
 // bytes. data may go on after them.
@@ -448,7 +470,8 @@ func (l *Log) Repair(damage Damage, data []byte) error {
 	}
 	s.integrity.repaired(damage)
 	l.hints.clear()
-	if err := l.reloadProducersLocked(l.published.end); err != nil { // it lacked these batches
+	l.learnEpochs(data) // what was read off the other batches lacks these
+	if err := l.reloadProducersLocked(l.published.end); err != nil {
 		return l.fail(err)
 	}
 	l.dir.logger.Warn("damaged batches replaced by another replica's", "topic", l.tp.Topic, "partition", l.tp.Partition,

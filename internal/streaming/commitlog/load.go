@@ -710,6 +710,7 @@ func (l *Log) loadProducersLocked(end cluster.Offset) error {
 	if err := l.surveying(func() error { return l.replayProducers(from, end) }); err != nil {
 		return fmt.Errorf("producers of %s: %w", l.tp, err)
 	}
+	producers.hidden = slices.DeleteFunc(l.Damages(), func(d Damage) bool { return d.Next <= from })
 	return nil
 }
 
@@ -718,14 +719,21 @@ func (l *Log) replayProducers(from, end cluster.Offset) error {
 	if from >= end {
 		return nil
 	}
-	now := view{segments: l.published.segments, activeSize: l.published.activeSize}
+	now := view{segments: l.published.segments, activeSize: l.published.activeSize, end: end}
 	nowMs := l.nowMs()
-	for _, s := range now.segments[now.floor(from):] {
+	for i, s := range now.segments {
+		if i < now.floor(from) {
+			continue
+		}
 		entry, err := s.lookupOffset(l.files, from)
 		if err != nil {
 			return err
 		}
-		err = s.walk(l.files, min(entry.position, s.size.Load()), s.size.Load(), func(header record.Batch, position, size int64, file io.ReaderAt) error {
+		start := min(entry.position, s.size.Load())
+		if err := l.verifyAround(s, start, now.endOf(i)); err != nil {
+			return err
+		}
+		err = s.walk(l.files, start, s.size.Load(), func(header record.Batch, position, size int64, file io.ReaderAt) error {
 			if header.BaseOffset() < from || header.ProducerID() < 0 {
 				return nil
 			}

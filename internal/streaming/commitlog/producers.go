@@ -83,6 +83,30 @@ type producerTable struct {
 	transactions []transaction // by first offset
 	// snapshots are the offsets of the .snapshot files, ascending.
 	snapshots []cluster.Offset
+	// hidden are the damages whose batches the state lacks: what a producer sent last may be
+	// among them. While there are any, no snapshot is taken.
+	hidden []Damage
+}
+
+// mayLack says whether a damage may hide a producer's latest batch or, where a batch was refused
+// for its sequence, an earlier one that it repeats.
+func (t *producerTable) mayLack(id int64, refused error) (Damage, bool) {
+	if len(t.hidden) == 0 {
+		return Damage{}, false
+	}
+	if errors.Is(refused, kerr.OutOfOrderSequenceNumber) {
+		return t.hidden[0], true
+	}
+	last := cluster.NoOffset
+	if known := t.producers[id]; known != nil && known.length > 0 {
+		last = known.window[known.length-1].lastOffset
+	}
+	for _, d := range t.hidden {
+		if d.Next > last {
+			return d, true
+		}
+	}
+	return Damage{}, false
 }
 
 // duplicate looks for a retry of a remembered batch.

@@ -109,7 +109,7 @@ func (l *Log) rollLocked(base cluster.Offset, nowMs int64) (*segment, error) {
 // takeSnapshotLocked writes the producers' state as of the log's end, named by offset.
 func (l *Log) takeSnapshotLocked(offset cluster.Offset, durable bool) error {
 	producers := &l.writer.producers
-	if slices.Contains(producers.snapshots, offset) {
+	if len(producers.hidden) > 0 || slices.Contains(producers.snapshots, offset) {
 		return nil
 	}
 	path := l.filePath(offsetName(offset, snapshotSuffix))

@@ -232,6 +232,10 @@ func (v *survey) settle(base, end cluster.Offset) {
 // fitting cuts what another replica sent to the batches that stood in a damaged stretch.
 func (l *Log) fitting(damage Damage, data []byte) ([]byte, error) {
 	size, next := int64(0), damage.First
+	latest := cluster.LeaderEpoch(math.MaxInt32)
+	if damage.Next < l.published.end {
+		latest = l.epochs.forOffset(damage.Next)
+	}
 	for batch, err := range record.All(data) {
 		if err == nil {
 			err = batch.Check()
@@ -243,12 +247,12 @@ func (l *Log) fitting(damage Damage, data []byte) ([]byte, error) {
 			return nil, fmt.Errorf("the copy begins at offset %d, not %d", batch.BaseOffset(), damage.First)
 		}
 		// Where an epoch begins within the damage, the cache made from the rest does not know it.
-		known, later := l.epochs.forOffset(batch.BaseOffset()), l.epochs.forOffset(damage.Next)
+		known := l.epochs.forOffset(batch.BaseOffset())
 		switch {
 		case batch.BaseOffset() < next || batch.LastOffset() >= damage.Next:
 			return nil, fmt.Errorf("the copy has a batch of offsets %d to %d between %d and %d", batch.BaseOffset(), batch.LastOffset(), next, damage.Next)
-		case known != cluster.NoLeaderEpoch && (batch.LeaderEpoch() < known || batch.LeaderEpoch() > later):
-			return nil, fmt.Errorf("the copy's batch at offset %d is of leader epoch %d, not %d to %d", batch.BaseOffset(), batch.LeaderEpoch(), known, later)
+		case batch.LeaderEpoch() < known || batch.LeaderEpoch() > latest:
+			return nil, fmt.Errorf("the copy's batch at offset %d is of leader epoch %d, not %d to %d", batch.BaseOffset(), batch.LeaderEpoch(), known, latest)
 		}
 		size += int64(len(batch))
 		next = batch.NextOffset()

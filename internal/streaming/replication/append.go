@@ -112,7 +112,7 @@ func (op *appendOp) appendPart(part int, h *hosted, nowMs int64, effects *effect
 	case op.request.Acks == AcksAll && !h.replica.EnoughReplicas(h.minISR):
 		err = kerr.NotEnoughReplicas
 	}
-	epoch := h.replica.LeaderEpoch()
+	epoch, mendable := h.replica.LeaderEpoch(), len(h.replica.Replicas()) > 1
 	h.mu.Unlock()
 	if err != nil {
 		op.refuse(part, err)
@@ -120,8 +120,12 @@ func (op *appendOp) appendPart(part int, h *hosted, nowMs int64, effects *effect
 	}
 
 	info, err := h.log.AppendLeader(op.request.Parts[part].Records, commitlog.AppendOptions{
-		LeaderEpoch: epoch, Origin: op.request.Origin, NowMs: nowMs,
+		LeaderEpoch: epoch, Origin: op.request.Origin, NowMs: nowMs, Mendable: mendable,
 	})
+	if errors.As(err, new(*commitlog.DamageError)) {
+		op.refuse(part, m.damageCode(h))
+		return
+	}
 	if err != nil {
 		m.storageMayHaveFailed(h, err, effects)
 		op.refuse(part, err)
