@@ -63,7 +63,7 @@ func (b *Broker) handleFetch(request *wire.Request) {
 		MinBytes:     body.MinBytes,
 		MaxBytes:     max(min(body.MaxBytes, b.config.FetchMaxBytes), 1), // with 0, too, the first batch is given
 		Isolation:    body.IsolationLevel,
-		LeaderOnly:   follower || request.Version <= 10,
+		LeaderOnly:   follower || replica == replication.ConsumerReplica && request.Version <= 10,
 	}
 	if follower {
 		fetchRequest.MaxBytes = max(body.MaxBytes, 1)

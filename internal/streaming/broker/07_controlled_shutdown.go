@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/wire"
@@ -16,5 +17,10 @@ func (b *Broker) handleControlledShutdown(request *wire.Request) {
 	if body.Version < 2 {
 		body.BrokerEpoch = -1
 	}
-	b.controller.ControlledShutdown(body, func(response *kmsg.ControlledShutdownResponse) { request.Reply(response) })
+	b.controller.ControlledShutdown(body, func(response *kmsg.ControlledShutdownResponse) {
+		if response.ErrorCode == kerr.NotController.Code {
+			response.ErrorCode = kerr.StaleControllerEpoch.Code // a ControllerMovedException in Apache's broker
+		}
+		request.Reply(response)
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
-	"understudy/internal/streaming/group"
 	"understudy/internal/streaming/wire"
 )
 
@@ -33,11 +32,12 @@ func (b *Broker) handleOffsetFetch(request *wire.Request) {
 	}
 	offsets, err := b.groups.FetchOffsets(body.Group, partitions, request.Version >= 2 && body.Topics == nil)
 	if err != nil {
-		response.ErrorCode = err.Code
-		offsets = nil // the error says it all, but in version 1 it has no place of its own
+		response.ErrorCode = err.Code // which says it all, but in version 1 it has no place
 		if request.Version < 2 {
-			offsets = failedOffsets(partitions)
+			response.Topics = failedOffsets(body.Topics, err.Code)
 		}
+		request.Reply(response)
+		return
 	}
 	for i := range offsets {
 		if last := len(response.Topics) - 1; last < 0 || response.Topics[last].Topic != offsets[i].TP.Topic {
@@ -48,7 +48,7 @@ func (b *Broker) handleOffsetFetch(request *wire.Request) {
 		topic := &response.Topics[len(response.Topics)-1]
 		partition := kmsg.NewOffsetFetchResponseTopicPartition()
 		partition.Partition, partition.Offset, partition.LeaderEpoch = offsets[i].TP.Partition, offsets[i].Offset, offsets[i].LeaderEpoch
-		partition.Metadata, partition.ErrorCode = &offsets[i].Metadata, codeOf(err)
+		partition.Metadata = &offsets[i].Metadata
 		topic.Partitions = append(topic.Partitions, partition)
 	}
 	request.Reply(response)
@@ -85,13 +85,19 @@ func (b *Broker) fetchGroupOffsets(asked *kmsg.OffsetFetchRequestGroup) kmsg.Off
 	return answer
 }
 
-// failedOffsets names what was asked for where there is an error instead.
-func failedOffsets(partitions []cluster.TopicPartition) []group.FetchedOffset {
-	offsets := make([]group.FetchedOffset, len(partitions))
-	for i, tp := range partitions {
-		offsets[i] = group.FetchedOffset{TP: tp, Offset: -1, LeaderEpoch: -1}
+// failedOffsets names what was asked for, as often as it was, where there is an error instead.
+func failedOffsets(topics []kmsg.OffsetFetchRequestTopic, code int16) []kmsg.OffsetFetchResponseTopic {
+	out := make([]kmsg.OffsetFetchResponseTopic, len(topics))
+	for i := range topics {
+		out[i].Topic = topics[i].Topic
+		for _, number := range topics[i].Partitions {
+			partition := kmsg.NewOffsetFetchResponseTopicPartition()
+			partition.Partition, partition.Offset, partition.LeaderEpoch, partition.ErrorCode = number, -1, -1, code
+			partition.Metadata = kmsg.StringPtr("")
+			out[i].Partitions = append(out[i].Partitions, partition)
+		}
 	}
-	return offsets
+	return out
 }
 
 // mergeNumbered is merged for requests whose partitions are bare numbers.

@@ -47,6 +47,9 @@ func (b *Broker) parseDeletions(request *wire.Request, body *kmsg.DeleteTopicsRe
 		answer := kmsg.NewDeleteTopicsResponseTopic()
 		answer.Topic, answer.TopicID = asked[i].Topic, asked[i].TopicID
 		names[i], answer.ErrorCode = resolveDeletion(image, &asked[i])
+		if !b.controller.Active() { // which comes before what is wrong with a topic
+			names[i], answer.ErrorCode = "", kerr.NotController.Code
+		}
 		if names[i] != "" {
 			name := names[i]
 			answer.Topic = &name
@@ -87,8 +90,6 @@ func resolveDeletion(image *metadata.Image, asked *kmsg.DeleteTopicsRequestTopic
 
 func (b *Broker) refuseDeletion(version int16, image *metadata.Image, name string) error {
 	switch {
-	case !b.controller.Active():
-		return errNotController
 	case !b.config.DeleteTopics && version < 3:
 		return controller.Refuse(kerr.InvalidRequest, "Topic deletion is disabled.")
 	case !b.config.DeleteTopics:

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -37,11 +38,15 @@ func (b *Broker) handleCreatePartitions(request *wire.Request) {
 			}
 			answered[asked.Topic] = true
 			err := b.growTopic(ctx, body, asked)
+			message := messageOf(err)
+			if errors.Is(err, kerr.NotController) {
+				message = nil
+			}
 			if err == nil && !body.ValidateOnly {
 				grown[asked.Topic] = asked.Count
 			}
 			answer := kmsg.NewCreatePartitionsResponseTopic()
-			answer.Topic, answer.ErrorCode, answer.ErrorMessage = asked.Topic, b.code(err), messageOf(err)
+			answer.Topic, answer.ErrorCode, answer.ErrorMessage = asked.Topic, b.code(err), message
 			response.Topics = append(response.Topics, answer)
 		}
 		b.awaitPartitions(timeout, grown, response)
@@ -52,7 +57,7 @@ func (b *Broker) handleCreatePartitions(request *wire.Request) {
 // growTopic checks one topic of the request and writes its new assignment.
 func (b *Broker) growTopic(ctx context.Context, body *kmsg.CreatePartitionsRequest, asked *kmsg.CreatePartitionsRequestTopic) error {
 	if !b.controller.Active() {
-		return errNotController
+		return kerr.NotController
 	}
 	times := 0
 	for i := range body.Topics {

@@ -35,7 +35,10 @@ func (b *Broker) handleElectLeaders(request *wire.Request) {
 	}
 	b.controller.ElectLeaders(body, func(response *kmsg.ElectLeadersResponse) {
 		if response.ErrorCode != 0 {
-			b.refuseElections(body, response)
+			b.refuseElections(b.oncePerPartition(body), response)
+			if response.ErrorCode == kerr.NotController.Code {
+				response.ErrorCode = 0 // it is with the partitions
+			}
 			request.Reply(response)
 			return
 		}
@@ -44,6 +47,23 @@ func (b *Broker) handleElectLeaders(request *wire.Request) {
 			request.Reply(response)
 		}()
 	})
+}
+
+// oncePerPartition is a request that names each partition that is asked for once: all, if none
+// is named.
+func (b *Broker) oncePerPartition(body *kmsg.ElectLeadersRequest) *kmsg.ElectLeadersRequest {
+	once := *body
+	once.Topics = mergeNumbered(body.Topics, func(topic *kmsg.ElectLeadersRequestTopic) (string, *[]int32) { return topic.Topic, &topic.Partitions })
+	if body.Topics == nil {
+		for known := range b.metadata.Image().Topics() {
+			topic := kmsg.ElectLeadersRequestTopic{Topic: known.Name}
+			for number := range known.Partitions {
+				topic.Partitions = append(topic.Partitions, int32(number))
+			}
+			once.Topics = append(once.Topics, topic)
+		}
+	}
+	return &once
 }
 
 // refuseElections repeats the error for each partition: version 0 has no other place for it.

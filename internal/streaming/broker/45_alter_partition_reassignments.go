@@ -21,9 +21,7 @@ func (b *Broker) handleAlterPartitionReassignments(request *wire.Request) {
 	}, func(partition *kmsg.AlterPartitionAssignmentsRequestTopicPartition) int32 { return partition.Partition })
 	b.controller.AlterPartitionReassignments(body,
 		func(response *kmsg.AlterPartitionAssignmentsResponse) {
-			if response.ErrorCode == 0 && response.ErrorMessage == nil {
-				response.ErrorMessage = kmsg.StringPtr("") // ApiError.NONE says so much
-			}
+			response.ErrorMessage = saidOfReassignments(response.ErrorCode, response.ErrorMessage)
 			request.Reply(response)
 		})
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/wire"
@@ -15,9 +16,20 @@ func (b *Broker) registerListPartitionReassignments() {
 func (b *Broker) handleListPartitionReassignments(request *wire.Request) {
 	b.controller.ListPartitionReassignments(request.Body.(*kmsg.ListPartitionReassignmentsRequest),
 		func(response *kmsg.ListPartitionReassignmentsResponse) {
-			if response.ErrorCode == 0 && response.ErrorMessage == nil {
-				response.ErrorMessage = kmsg.StringPtr("") // ApiError.NONE says so much
-			}
+			response.ErrorMessage = saidOfReassignments(response.ErrorCode, response.ErrorMessage)
 			request.Reply(response)
 		})
+}
+
+// saidOfReassignments is the message of the whole answer: ApiError.NONE has one, too.
+func saidOfReassignments(code int16, message *string) *string {
+	switch {
+	case message != nil:
+		return message
+	case code == 0:
+		return kmsg.StringPtr("")
+	case code == kerr.NotController.Code:
+		return messageOf(errNotController)
+	}
+	return nil
 }
