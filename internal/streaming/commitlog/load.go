@@ -84,6 +84,7 @@ func (l *Log) load(clean bool, recoveryPoint, start, highWatermark cluster.Offse
 		s.dataSynced = clean || segments[i+1].base < l.writer.recoveryPoint
 	}
 	l.synced.offset = l.writer.recoveryPoint
+	l.writer.proven = l.writer.recoveryPoint
 	return nil
 }
 

@@ -56,6 +56,7 @@ type Log struct {
 		owed        cluster.Offset
 		blank       bool // made though the controller knows the partition, and nothing appended since
 		truncations uint64
+		proven      cluster.Offset // see ProvenOffset
 		// dirty says that the files differ from what a clean close leaves.
 		dirty bool
 	}
@@ -234,6 +235,15 @@ func (l *Log) HighWatermark() cluster.Offset {
 	l.published.RLock()
 	defer l.published.RUnlock()
 	return l.published.highWatermark
+}
+
+// ProvenOffset is up to where the log is known to be what it was when it was last written: after
+// an unclean stop the recovery point, which is lowered before batches are replaced. Behind it a
+// power loss may have brought back what had been truncated.
+func (l *Log) ProvenOffset() cluster.Offset {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	return l.writer.proven
 }
 
 // SetHighWatermark tells up to where records are committed; retention and the last stable

@@ -158,3 +158,25 @@ func TestProducersBehindDamageWait(t *testing.T) {
 		t.Fatalf("a gap: %v", err)
 	}
 }
+
+// What lies behind the recovery point of an unclean stop may be older than the checkpointed high
+// watermark: a power loss can undo a truncation.
+func TestProvenOffset(t *testing.T) {
+	fsys, batches := mendingLog(t)
+	if l := reopened(t, fsys.Clone()); l.ProvenOffset() != 0 {
+		t.Errorf("proven up to %d without a flush", l.ProvenOffset())
+	}
+	if err := writeFile(fsys, filepath.Join(testDir, recoveryPointName), []byte("0\n1\nsongs 0 3\n"), true); err != nil {
+		t.Fatal(err)
+	}
+	m := openManager(t, testConfig(fsys, testDir))
+	if l := openLog(t, m, DefaultLogConfig()); l.ProvenOffset() != 3 {
+		t.Errorf("proven up to %d, the recovery point was 3", l.ProvenOffset())
+	}
+	if err := m.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	if l := reopened(t, fsys); int(l.ProvenOffset()) != len(batches) {
+		t.Errorf("proven up to %d after a clean stop", l.ProvenOffset())
+	}
+}

@@ -72,7 +72,7 @@ func newSim(seed uint64) *sim {
 	s.state = cluster.PartitionState{Leader: 1, ISR: []cluster.BrokerID{1, 2, 3}}
 	for i := range s.brokers {
 		s.brokers[i] = &simBroker{id: cluster.BrokerID(i + 1), up: true}
-		s.brokers[i].replica = New(&Settings{Self: s.brokers[i].id, LagTimeMax: testSettings.LagTimeMax}, 0)
+		s.brokers[i].replica = New(&Settings{Self: s.brokers[i].id, LagTimeMax: testSettings.LagTimeMax}, 0, 0)
 	}
 	s.tellAll()
 	return s
@@ -229,7 +229,7 @@ func (s *sim) step() {
 			b.up = true
 			// The checkpoint of the high watermark may be old.
 			checkpoint := cluster.Offset(s.random.IntN(int(b.replica.HighWatermark()) + 1))
-			b.replica = New(&Settings{Self: b.id, LagTimeMax: testSettings.LagTimeMax}, checkpoint)
+			b.replica = New(&Settings{Self: b.id, LagTimeMax: testSettings.LagTimeMax}, checkpoint, checkpoint)
 			s.elect()
 			s.tell(b)
 		}

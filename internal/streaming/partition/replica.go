@@ -73,6 +73,9 @@ type Replica struct {
 	recovery       cluster.LeaderRecoveryState
 
 	highWatermark cluster.Offset
+	// proven bounds what a follower shows of its log before a leader has told it a high
+	// watermark; see Readable.
+	proven cluster.Offset
 
 	// The rest is meaningful for a leader only.
 
@@ -102,14 +105,16 @@ type remote struct {
 	lastFetchLeadEnd cluster.Offset // the leader's log end at its last fetch
 }
 
-// New returns a replica without a role whose high watermark is the checkpointed one.
-func New(settings *Settings, highWatermark cluster.Offset) *Replica {
+// New returns a replica without a role whose high watermark is the checkpointed one. Up to
+// proven the log is known to be the one that it was noted for.
+func New(settings *Settings, highWatermark, proven cluster.Offset) *Replica {
 	return &Replica{
 		settings:       settings,
 		leader:         cluster.NoBroker,
 		leaderEpoch:    cluster.NoLeaderEpoch,
 		partitionEpoch: -1,
 		highWatermark:  highWatermark,
+		proven:         proven,
 	}
 }
 
@@ -128,6 +133,17 @@ func (r *Replica) MaximalISR() []cluster.BrokerID                     { return r
 func (r *Replica) ChangePending() bool                                { return r.isr.pending != noChange }
 func (r *Replica) IsAssigned(id cluster.BrokerID) bool                { return slices.Contains(r.replicas, id) }
 func (r *Replica) Reassigning() (adding, removing []cluster.BrokerID) { return r.adding, r.removing }
+
+// Readable is the end of what consumers may be shown. A power loss can undo a truncation: old
+// batches then stand below a high watermark that was noted for those that had replaced them.
+// Until a leader has answered a fetch, which compares the logs, a follower shows no more than
+// what was on disk for certain. (A leader's log is the truth. Kafka's followers show it all.)
+func (r *Replica) Readable() cluster.Offset {
+	if r.role == Leader {
+		return r.highWatermark
+	}
+	return min(r.highWatermark, r.proven)
+}
 
 // FollowerEnd returns what the leader knows of a follower's log end, NoOffset if nothing.
 func (r *Replica) FollowerEnd(id cluster.BrokerID) cluster.Offset {
@@ -163,6 +179,7 @@ func (r *Replica) MakeLeader(assignment *Assignment, logStart, logEnd cluster.Of
 	}
 	r.resetRemotes(wasLeader, env.Now)
 	r.role = Leader
+	r.proven = math.MaxInt64
 	return true, r.advanceHighWatermark(env)
 }
 
@@ -252,8 +269,8 @@ func (r *Replica) Reconsider(env *Environment) (moved bool) { return r.advanceHi
 // FollowerHighWatermark takes the leader's high watermark from a fetch response: a follower's
 // own is that, within its log. It may move back.
 func (r *Replica) FollowerHighWatermark(leaderHighWatermark, logStart, logEnd cluster.Offset) (moved bool) {
-	before := r.highWatermark
-	r.highWatermark = leaderHighWatermark
+	before := r.Readable()
+	r.highWatermark, r.proven = leaderHighWatermark, math.MaxInt64
 	r.clampHighWatermark(logStart, logEnd)
 	return r.highWatermark != before
 }

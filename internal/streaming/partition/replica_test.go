@@ -28,7 +28,7 @@ func assign(leader cluster.BrokerID, epoch cluster.LeaderEpoch, version cluster.
 
 func leaderOf(t *testing.T, logEnd cluster.Offset, isr ...cluster.BrokerID) *Replica {
 	t.Helper()
-	r := New(testSettings, 0)
+	r := New(testSettings, 0, 0)
 	if taken, _ := r.MakeLeader(assign(1, 5, 10, isr...), 0, logEnd, at(second)); !taken {
 		t.Fatal("leadership not taken")
 	}
@@ -175,7 +175,7 @@ func TestHighWatermarkWaitsForTheISR(t *testing.T) {
 }
 
 func TestHighWatermarkStandsBelowMinISR(t *testing.T) {
-	r := New(testSettings, 0)
+	r := New(testSettings, 0, 0)
 	env := &Environment{Now: second, MinISR: 2, Alive: alive}
 	r.MakeLeader(assign(1, 5, 10, 1), 0, 10, env)
 	if r.Appended(20, env) || r.HighWatermark() != 0 {
@@ -190,7 +190,7 @@ func TestHighWatermarkStandsBelowMinISR(t *testing.T) {
 	// A topic with fewer replicas than min.insync.replicas wants all of them.
 	single := assign(1, 5, 10, 1)
 	single.Replicas = []cluster.BrokerID{1}
-	r = New(testSettings, 0)
+	r = New(testSettings, 0, 0)
 	if _, moved := r.MakeLeader(single, 0, 10, env); !moved || r.HighWatermark() != 10 {
 		t.Errorf("single replica: high watermark %d", r.HighWatermark())
 	}
@@ -251,7 +251,7 @@ func TestExpandConditions(t *testing.T) {
 	if _, change := r.FollowerFetched(&FollowerFetch{Replica: 2, Offset: 10}, dead); change != nil {
 		t.Error("a dead broker joined")
 	}
-	r = New(testSettings, 4)
+	r = New(testSettings, 4, 4)
 	r.MakeLeader(assign(1, 5, 10, 1, 3), 0, 10, at(second)) // high watermark 4, epoch started at 10
 	if _, change := fetched(r, 2, 6, second); change != nil {
 		t.Error("joined below the start of the epoch")
@@ -388,7 +388,7 @@ func TestAcknowledgementBelowMinISR(t *testing.T) {
 }
 
 func TestFollowerHighWatermark(t *testing.T) {
-	r := New(testSettings, 3)
+	r := New(testSettings, 3, 3)
 	r.MakeFollower(assign(2, 1, 1, 2))
 	for _, test := range []struct{ leader, start, end, want cluster.Offset }{
 		{5, 0, 10, 5}, {20, 0, 10, 10}, {4, 0, 10, 4}, {4, 6, 10, 6},
@@ -396,6 +396,28 @@ func TestFollowerHighWatermark(t *testing.T) {
 		if r.FollowerHighWatermark(test.leader, test.start, test.end); r.HighWatermark() != test.want {
 			t.Errorf("%+v: %d", test, r.HighWatermark())
 		}
+	}
+}
+
+// After an unclean stop a follower shows consumers only what was on disk for certain, until a
+// leader has compared the logs.
+func TestFollowerShowsWhatIsProven(t *testing.T) {
+	r := New(testSettings, 30, 20)
+	r.MakeFollower(assign(2, 1, 1, 2))
+	if r.Readable() != 20 || r.HighWatermark() != 30 {
+		t.Fatalf("readable up to %d, the high watermark is %d", r.Readable(), r.HighWatermark())
+	}
+	if moved := r.FollowerHighWatermark(30, 0, 40); !moved || r.Readable() != 30 {
+		t.Fatalf("readable up to %d (moved %v) after the leader has answered", r.Readable(), moved)
+	}
+	r.MakeFollower(assign(3, 2, 1, 2))
+	if r.Readable() != 30 {
+		t.Fatalf("readable up to %d under another leader", r.Readable())
+	}
+	r = New(testSettings, 30, 20)
+	r.MakeLeader(assign(1, 1, 1, 2), 0, 40, at(second))
+	if r.Readable() != 30 {
+		t.Fatalf("a leader shows %d", r.Readable())
 	}
 }
 

@@ -130,7 +130,7 @@ func (op *fetchOp) lookAt(part *FetchPart, v *view, first bool, effects *effects
 			h.highWatermarkMovedLocked(effects)
 		}
 	}
-	v.highWatermark = h.replica.HighWatermark()
+	v.highWatermark = h.replica.Readable()
 	v.lastStableOffset = v.highWatermark
 	switch {
 	case op.request.Replica != ConsumerReplica:
@@ -468,7 +468,7 @@ func (w *waiter) link(part *FetchPart, v *view) bool {
 			return false
 		}
 	case untilHighWatermark:
-		if epochChanged || h.replica.HighWatermark() != v.highWatermark {
+		if epochChanged || h.replica.Readable() != v.highWatermark {
 			return false
 		}
 	}

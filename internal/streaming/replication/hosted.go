@@ -70,7 +70,7 @@ func (h *hosted) highWatermarkMovedLocked(effects *effects) {
 	highWatermark := h.replica.HighWatermark()
 	h.log.SetHighWatermark(highWatermark)
 	h.takeReleasedLocked(effects)
-	h.waiters.wakeConsumers(highWatermark, effects)
+	h.waiters.wakeConsumers(h.replica.Readable(), effects)
 }
 
 // secureIfAloneLocked puts on disk what only this replica is going to vouch for.
@@ -101,7 +101,7 @@ func (h *hosted) describe(m *Manager) PartitionDescription {
 		TP: h.tp, TopicID: h.topicID, IsLeader: h.replica.IsLeader(),
 		Leader: h.replica.Leader(), LeaderEpoch: h.replica.LeaderEpoch(), PartitionEpoch: h.replica.PartitionEpoch(),
 		Replicas: slices.Clone(h.replica.Replicas()), ISR: slices.Clone(h.replica.ISR()),
-		HighWatermark: h.replica.HighWatermark(), LogStart: h.log.StartOffset(), LogEnd: h.log.EndOffset(),
+		HighWatermark: h.replica.Readable(), LogStart: h.log.StartOffset(), LogEnd: h.log.EndOffset(),
 		Offline: h.offline != nil,
 	}
 	description.Suspended = description.IsLeader && !m.right.granted(h)

@@ -306,7 +306,7 @@ func (w *roleWork) hostNew(tp cluster.TopicPartition, id cluster.TopicID, isNew 
 	}
 	// The log's own high watermark is the checkpointed one within the log's bounds.
 	h := &hosted{tp: tp, log: log, minISR: int(read.config.MinInsyncReplicas), topicID: log.TopicID()}
-	h.replica = partition.New(&m.settings, log.HighWatermark())
+	h.replica = partition.New(&m.settings, log.HighWatermark(), log.ProvenOffset())
 	m.setDurableLocked(h, read.config.FlushMessages)
 	h.offline = log.Failed()
 	m.hosts.Lock()

@@ -178,7 +178,7 @@ func (p *StandingPart) settle(op *fetchOp, part *FetchPart, v *view) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.usableLocked() != nil || h.replica.CheckEpoch(part.CurrentLeaderEpoch) != nil ||
-		h.replica.HighWatermark() != v.highWatermark || h.log.StartOffset() != v.logStart {
+		h.replica.Readable() != v.highWatermark || h.log.StartOffset() != v.logStart {
 		return false
 	}
 	if op.isFollower() && (h.log.EndOffset() != part.FetchOffset || !h.replica.Settled(op.request.Replica)) {
