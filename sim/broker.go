@@ -49,15 +49,18 @@ type broker struct {
 	pausedAt    time.Duration
 	deferred    []func()
 	inStep      bool
-	dying       bool     // killed in the middle of a step
-	deathDisk   *vfs.Mem // the disk at that moment
-	diskOps     int      // since the start of the process
-	dieAt       int      // number of the disk operation before which it dies; 0: none
-	dieByPower  bool     //
-	wiped       bool     // lost power and was not taken out of all ISRs yet
+	dying       bool                // killed in the middle of a step
+	deathDisk   *vfs.Mem            // the disk at that moment
+	diskOps     int                 // since the start of the process
+	dieAt       int                 // number of the disk operation before which it dies; 0: none
+	dieByPower  bool                //
+	wiped       bool                // lost power and was not taken out of all ISRs yet
+	powerLost   cluster.BrokerEpoch // of the last incarnation that lost its power; unknown: none
+	formerEpoch cluster.BrokerEpoch // of the last incarnation before this one that was registered
 	savedOnDisk jute.SessionID
 
 	harmed    bool      // its files have been damaged, and are not whole again
+	stray     bool      // and all that is damaged is in logs that are not assigned to it any more
 	diskFault diskFault // of the present process
 	failed    bool      // it has given its log directory up
 
@@ -91,7 +94,7 @@ func newBroker(w *world, id cluster.BrokerID) *broker {
 		skew = 100 * time.Millisecond // or offsets would expire at once
 	}
 	return &broker{
-		w: w, id: id, disk: vfs.NewMem(), aborted: map[uint64]bool{},
+		w: w, id: id, disk: vfs.NewMem(), aborted: map[uint64]bool{}, powerLost: cluster.UnknownBrokerEpoch, formerEpoch: cluster.UnknownBrokerEpoch, epoch: cluster.UnknownBrokerEpoch,
 		clockOffset: w.between(-skew, skew), clockRate: 0.95 + 0.1*w.chance.Float64(),
 	}
 }
@@ -176,6 +179,9 @@ func (b *broker) finishDeath() {
 	b.incarnation++
 	b.rep, b.logs, b.control, b.serving, b.groups = nil, nil, nil, nil, nil
 	b.wiped = b.wiped || b.dieByPower && !b.w.config.durable
+	if b.dieByPower {
+		b.powerLost = max(b.epoch, b.formerEpoch)
+	}
 	b.w.check.died(b)
 	if b.dieByPower && !b.w.config.durable {
 		for _, other := range b.w.brokers {
@@ -225,6 +231,7 @@ func (b *broker) start() {
 	b.startedAt = w.now
 	b.diskOps, b.dieAt, b.dieByPower = 0, 0, false
 	b.diskFault, b.failed = diskFault{}, false
+	b.formerEpoch = max(b.epoch, b.formerEpoch)
 	b.epoch = cluster.UnknownBrokerEpoch
 	w.trace("start", "broker %d", b.id)
 	logs, err := commitlog.Open(commitlog.Config{

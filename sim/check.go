@@ -56,7 +56,9 @@ type checker struct {
 	live   map[cluster.TopicPartition]*partitionTruth
 	groups *groupTruth
 	writer *registry.Fence // whose write is being applied; nil: nobody's with a fence
-	epoch  cluster.ControllerEpoch
+	// believed are the incarnations that the writer thought to be there when it decided.
+	believed map[cluster.BrokerID]cluster.BrokerEpoch
+	epoch    cluster.ControllerEpoch
 }
 
 // partitionTruth is what is true of a partition, whoever knows it. A topic that is created
@@ -256,6 +258,9 @@ func (c *checker) refresh(p *partitionTruth, b *broker, log *commitlog.Log) (cha
 	}
 	return changed
 }
+
+// spoiled says whether something is damaged that the cluster has need of.
+func (b *broker) spoiled() bool { return b.harmed && !b.stray }
 
 // harmed says whether a broker's disk has been damaged.
 func (c *checker) harmed(b *broker) bool { return b.harmed }
@@ -570,6 +575,11 @@ func (c *checker) stateWritten(p *partitionTruth, path string) {
 		if p.doomed {
 			break
 		}
+		if b := c.w.brokers[id-1]; b.powerLost >= c.believed[id] && !p.holds(id) {
+			// It was taken in while it had everything, and has lost its power since. That is
+			// as if it had lost it a moment later, in the ISR.
+			b.wiped = b.wiped || !c.w.config.durable
+		}
 		if !slices.Contains(p.replicas, id) {
 			c.w.fail("state-node", "%s: %d of the ISR %v is not assigned %v", path, id, state.ISR, p.replicas)
 		}
@@ -663,19 +673,20 @@ func (c *checker) countedByLeader(id cluster.BrokerID) bool {
 // fragile: a broker that has lost its power is still in an ISR. Until it is out nothing else
 // goes wrong: Kafka's default durability does not stand two such failures.
 func (c *checker) fragile() bool {
-	return slices.ContainsFunc(c.w.brokers, func(b *broker) bool { return b.harmed || b.wiped && c.inAnyISR(b.id) })
+	return c.anyHarmed() || slices.ContainsFunc(c.w.brokers, func(b *broker) bool { return b.wiped && c.inAnyISR(b.id) })
 }
 
 // anyHarmed: some broker's files are damaged and not whole again.
 func (c *checker) anyHarmed() bool {
-	return slices.ContainsFunc(c.w.brokers, func(b *broker) bool { return b.harmed })
+	return slices.ContainsFunc(c.w.brokers, (*broker).spoiled)
 }
 
-// mayLosePower: another member of each ISR has everything, is up and will stay so.
-func (c *checker) mayLosePower(b *broker) bool {
-	if c.w.config.durable {
-		return true
-	}
+// mayLosePower: nothing that counts can be lost with the broker's power.
+func (c *checker) mayLosePower(b *broker) bool { return c.w.config.durable || c.mayBeDamaged(b) }
+
+// mayBeDamaged: another member of each ISR that the broker is in has everything, is up and will
+// stay so.
+func (c *checker) mayBeDamaged(b *broker) bool {
 	if c.fragile() || c.w.coordinator.sessions[b.session] == nil && b.session != 0 {
 		return false
 	}
@@ -798,7 +809,7 @@ func (w *world) settled() bool {
 			return false
 		}
 		for _, id := range p.replicas {
-			if b := w.brokers[id-1]; !b.registered || b.paused || b.harmed || len(p.mirror(id).entries) != length {
+			if b := w.brokers[id-1]; !b.registered || b.paused || b.spoiled() || len(p.mirror(id).entries) != length {
 				return false
 			}
 		}

@@ -33,6 +33,9 @@ type controllerShell struct {
 	// finds that out when it repeats the operation (checkElection).
 	unheard        *registry.Fence
 	unheardSession jute.SessionID
+	// believed are the incarnations of brokers, by epoch, for which the operations under way
+	// were decided.
+	believed map[cluster.BrokerID]cluster.BrokerEpoch
 }
 
 type queued struct {
@@ -254,6 +257,10 @@ func (s *controllerShell) perform(effects controller.Effects) {
 		return
 	}
 	s.busy = true
+	s.believed = map[cluster.BrokerID]cluster.BrokerEpoch{}
+	for id, ch := range s.channels {
+		s.believed[id] = ch.epoch
+	}
 	s.execute(effects.Ops, nil)
 }
 
@@ -268,7 +275,7 @@ func (s *controllerShell) answer(response kmsg.Response) {
 // execute sends the next few operations; one whose answer is lost is sent again, as the
 // registry does.
 func (s *controllerShell) execute(ops []registry.Op, results []registry.OpResult) {
-	b, term, session, fence := s.b, s.term, s.b.session, s.fence
+	b, term, session, fence, believed := s.b, s.term, s.b.session, s.fence, s.believed
 	if len(ops) == len(results) {
 		s.busy = false
 		s.perform(s.core.Complete(results, b.clock()))
@@ -277,7 +284,7 @@ func (s *controllerShell) execute(ops []registry.Op, results []registry.OpResult
 	count := min(len(ops)-len(results), 1+b.w.chance.IntN(4))
 	now := ops[len(results) : len(results)+count]
 	b.zk.call(300*time.Millisecond, func(reply func(any)) {
-		b.w.check.writer = &fence
+		b.w.check.writer, b.w.check.believed = &fence, believed
 		reply(b.w.coordinator.as(session).Execute(context.Background(), &fence, now))
 		b.w.check.writer = nil
 	}, func(answer any, err error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
+	"understudy/internal/streaming/commitlog"
 	"understudy/internal/streaming/record"
 	"understudy/internal/vfs"
 )
@@ -104,7 +105,7 @@ func (b *broker) damage(chance *rand.Rand) {
 	}
 	_, _ = file.WriteAt(stretch, at)
 	b.w.trace("damage", "broker %d: %d bytes at %d of %s", b.id, len(stretch), at, name)
-	b.harmed = true
+	b.harmed, b.stray = true, false
 }
 
 // covered moves a position out of those fields of a batch that Kafka's checksum does not cover:
@@ -144,14 +145,19 @@ func (b *broker) files(dir string) (names []string) {
 }
 
 // mend lets the broker look for damage and ask the others for what is missing, and finds out
-// whether all is well again.
+// whether all is well again. A log that was left behind by a reassignment (while the broker was
+// down) nobody mends, and nobody reads.
 func (b *broker) mend() {
 	if !b.harmed || !b.registered || b.failed {
 		return
 	}
 	b.logs.Scrub()
 	b.rep.Repair(b.askRecords)
-	if len(b.logs.Damaged()) > 0 {
+	if damaged := b.logs.Damaged(); len(damaged) > 0 {
+		b.stray = !slices.ContainsFunc(damaged, func(log *commitlog.Log) bool {
+			p := b.w.check.live[log.TopicPartition()]
+			return p != nil && slices.Contains(p.replicas, b.id)
+		})
 		return
 	}
 	for _, p := range b.w.check.parts {

@@ -63,7 +63,7 @@
 //     loss.
 //   - A full disk: writes fail for a while, some after a part of their bytes. The broker gives
 //     its directory up and ends. Nothing that was written is lost.
-//   - Damage, to one broker's files at a time and while others have everything: a flipped bit,
+//   - Damage, to one broker's files at a time and while others in its ISRs have everything: a flipped bit,
 //     or up to 60 bytes that were meant for another place (a misdirected write), in a log, an
 //     index, a snapshot or a checkpoint. What is damaged must not reach a reader as valid data,
 //     must not be replicated, and must be found and made whole from the others' copies; until

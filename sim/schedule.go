@@ -197,7 +197,7 @@ func (w *world) perform(a action) {
 			b.stop(3)
 		}
 	case actDamage:
-		if b := w.brokers[a.who-1]; b.up && w.check.mayLosePower(b) && !w.check.anyHarmed() {
+		if b := w.brokers[a.who-1]; b.up && w.check.mayBeDamaged(b) {
 			b.kill(false)
 			b.damage(rand.New(rand.NewPCG(a.seed, 1)))
 			b.wiped = true

@@ -17,6 +17,8 @@ var failedSeeds = map[string][]uint64{
 		3000015, 3000078, 3000338, 4000515, 5000215, 7000008,
 		27, 212, 112, 90, 118, 5033, 5090, 5205, 5242, // lost offsets, inherited checkpoints, failed disks, a stuck reassignment
 		1000005, 1000026, 1000126, 1000240, 1000421, 1000496, 1001030, 1001384, 1001494,
+		900016, 500622, 501481, 502455, // what damage hides: producers, epochs, logs left behind by reassignments
+		10000302, 10000578, 10002032, 10003182, 10003597, // joined the ISR while it lost its power; a truncation undone
 	},
 }
 
