@@ -30,7 +30,8 @@ func NewStepped(config Config, now func() time.Time, random io.Reader) (*Stepped
 type SteppedConn struct {
 	c         *conn
 	reading   func() (waits bool, err error) // what the reader does next
-	frames    [][]byte                       // arrived and not read
+	arrived   [][]byte                       // not read from the socket yet
+	frames    [][]byte                       // read from it with one call, and not taken yet
 	peerEnd   error                          // what the peer ended the connection with, behind them
 	handshake *handshake
 	since     time.Time
@@ -51,7 +52,7 @@ func (s *Stepped) Connect(write func([]byte) error, closed func()) *SteppedConn 
 }
 
 // Input is a frame that has arrived, without its length.
-func (sc *SteppedConn) Input(frame []byte) { sc.frames = append(sc.frames, frame) }
+func (sc *SteppedConn) Input(frame []byte) { sc.arrived = append(sc.arrived, frame) }
 
 // PeerEnds says that after the frames so far the peer's end of the connection came: io.EOF, or
 // syscall.ECONNRESET.
@@ -110,10 +111,14 @@ func (sc *SteppedConn) end(err error) {
 	sc.c.ended(err)
 }
 
-// next takes a frame, as frameReader does: what was answered goes out before it waits for one.
+// next takes a frame, as frameReader does: when those of the last read are through it reads
+// again, and before that, what was answered goes out.
 func (sc *SteppedConn) next() (frame []byte, err error) {
 	if len(sc.frames) == 0 {
 		sc.c.idle()
+		sc.frames, sc.arrived = sc.arrived, nil
+	}
+	if len(sc.frames) == 0 {
 		return nil, sc.peerEnd
 	}
 	frame = sc.frames[0]
@@ -122,10 +127,10 @@ func (sc *SteppedConn) next() (frame []byte, err error) {
 }
 
 func (sc *SteppedConn) meet() (waits bool, err error) {
-	if len(sc.frames) == 0 {
-		return true, sc.peerEnd
+	frame, err := sc.next()
+	if frame == nil || err != nil {
+		return err == nil, err
 	}
-	frame, _ := sc.next()
 	if sc.handshake, err = sc.c.meet(frame); err != nil {
 		return false, err
 	}
@@ -204,7 +209,7 @@ func (sc *SteppedConn) Woken() bool {
 	case sc.Closed():
 		return true
 	case sc.waitsFor == forInput:
-		return len(sc.frames) > 0 || sc.peerEnd != nil
+		return len(sc.frames) > 0 || len(sc.arrived) > 0 || sc.peerEnd != nil
 	case sc.waitsFor == forOutcome:
 		select {
 		case <-sc.c.ready:
