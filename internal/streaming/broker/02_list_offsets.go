@@ -91,8 +91,8 @@ func (b *Broker) listedOffset(version int16, asked kmsg.ListOffsetsRequestTopicP
 			result.Err = kerr.LeaderNotAvailable
 		}
 		answer.ErrorCode = b.code(result.Err)
-		if result.Offset > 0 { // a replica whose log has lost its tail tells where it ends
-			answer.Offset, answer.LeaderEpoch = int64(result.Offset), int32(result.LeaderEpoch)
+		if result.Offset > 0 { // a replica whose log lacks records tells where it ends
+			answer.Timestamp, answer.Offset, answer.LeaderEpoch = result.Timestamp, int64(result.Offset), int32(result.LeaderEpoch)
 		}
 		return answer
 	}

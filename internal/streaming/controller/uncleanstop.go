@@ -53,6 +53,8 @@ type logEnd struct {
 	epoch  cluster.LeaderEpoch // of the last record
 	offset cluster.Offset
 	lost   bool // committed records are missing
+	// damagedTo is where the last damaged stretch of the log ends; not positive: there is none.
+	damagedTo cluster.Offset
 }
 
 func (e logEnd) compare(other logEnd) int {
@@ -192,7 +194,7 @@ func (c *Core) onLogEnds(event logEndsAnswered) {
 			if p == nil || p.inquiry == nil || answer.ErrorCode != 0 && !lost {
 				continue
 			}
-			p.inquiry.ends[event.id] = logEnd{event.epoch, cluster.LeaderEpoch(answer.LeaderEpoch), cluster.Offset(answer.Offset), lost}
+			p.inquiry.ends[event.id] = logEnd{event.epoch, cluster.LeaderEpoch(answer.LeaderEpoch), cluster.Offset(answer.Offset), lost, cluster.Offset(answer.Timestamp)}
 			parts = append(parts, p)
 		}
 	}
@@ -242,6 +244,7 @@ func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
 	slices.SortStableFunc(candidates, func(a, b cluster.BrokerID) int {
 		return p.inquiry.ends[a].preferred(p.inquiry.ends[b])
 	})
+	candidates = p.withoutUnmendable(candidates)
 	if whole { // a log outside the ISR that goes further is evidence that those in it have lost records
 		furthest := p.inquiry.ends[candidates[0]]
 		whole = slices.ContainsFunc(candidates, func(id cluster.BrokerID) bool {
@@ -258,6 +261,24 @@ func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
 		return candidates, ifUnclean
 	}
 	return candidates, waitOn
+}
+
+// withoutUnmendable leaves out the logs with damage that nobody's log goes beyond, if a member
+// of the ISR is whole. There is no copy of what is damaged, and such a leader could never let
+// anybody read or copy past it. What was committed that member has, unless it has lost the end
+// of its log at the same time.
+func (p *partition) withoutUnmendable(candidates []cluster.BrokerID) []cluster.BrokerID {
+	mendable := func(id cluster.BrokerID) bool {
+		damagedTo := p.inquiry.ends[id].damagedTo
+		return damagedTo <= 0 || slices.ContainsFunc(candidates, func(other cluster.BrokerID) bool {
+			return other != id && p.inquiry.ends[other].offset >= damagedTo
+		})
+	}
+	whole := func(id cluster.BrokerID) bool { return slices.Contains(p.state.ISR, id) && !p.inquiry.ends[id].lost }
+	if !slices.ContainsFunc(candidates, whole) {
+		return candidates
+	}
+	return filter(candidates, mendable)
 }
 
 // electFurthest elects where the judgement is to.

@@ -39,7 +39,7 @@ func (w *world) tellLogEnds(ends map[cluster.BrokerID]logEnd) (asked []cluster.B
 		topic := kmsg.NewListOffsetsResponseTopic()
 		topic.Topic = "t"
 		answer := kmsg.NewListOffsetsResponseTopicPartition()
-		answer.LeaderEpoch, answer.Offset = int32(end.epoch), int64(end.offset)
+		answer.LeaderEpoch, answer.Offset, answer.Timestamp = int32(end.epoch), int64(end.offset), int64(end.damagedTo)
 		if end.lost {
 			answer.ErrorCode = codeOffsetsNotThere
 		}
@@ -61,6 +61,9 @@ func TestUncleanStops(t *testing.T) {
 	}
 	short := func(epoch cluster.LeaderEpoch, offset cluster.Offset) logEnd {
 		return logEnd{epoch: epoch, offset: offset, lost: true}
+	}
+	damaged := func(epoch cluster.LeaderEpoch, offset, to cluster.Offset) logEnd {
+		return logEnd{epoch: epoch, offset: offset, lost: true, damagedTo: to}
 	}
 	tests := []struct {
 		name    string
@@ -92,6 +95,12 @@ func TestUncleanStops(t *testing.T) {
 			ends: ends{1: at(4, 60), 2: at(4, 80)}, leader: none, later: none, stuck: true},
 		{name: "of equals the one without a loss", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopClean},
 			ends: ends{1: short(4, 80), 2: at(4, 80), 3: at(4, 70)}, leader: 2, later: 2, isrThen: ids(2)},
+		{name: "the furthest is damaged, and another has a copy", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopClean},
+			ends: ends{1: damaged(4, 80, 60), 2: at(4, 70), 3: at(4, 50)}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "the furthest is damaged beyond all the others", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopClean},
+			ends: ends{1: damaged(4, 80, 75), 2: at(4, 70), 3: at(4, 50)}, leader: 2, later: 2, isrThen: ids(2)},
+		{name: "the furthest is damaged beyond all the others, none of them whole", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopClean},
+			ends: ends{1: damaged(4, 80, 75), 2: short(4, 70), 3: at(4, 50)}, leader: 1, later: 1, isrThen: ids(1)},
 		{name: "a longer log of an earlier epoch is not further", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
 			ends: ends{1: at(5, 60), 2: at(4, 80), 3: at(4, 90)}, leader: 1, later: 1, isrThen: ids(1)},
 		{name: "all lost power, all are back", isr: ids(1, 2, 3), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopUnclean},

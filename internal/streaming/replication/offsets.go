@@ -40,7 +40,8 @@ func (m *Manager) leaderAccess(tp cluster.TopicPartition, epoch cluster.LeaderEp
 // logEnd tells of a replica that does not lead where its log ends and in which leader epoch its
 // last record was written: with that the controller finds the furthest log of a partition that
 // has lost its leader. A log that is known to lack committed records says so by
-// OFFSET_NOT_AVAILABLE, beside where it ends. (Apache's broker, too, answers for any replica
+// OFFSET_NOT_AVAILABLE, beside where it ends; the timestamp is the offset behind its last
+// damaged batch, if it has any. (Apache's broker, too, answers for any replica
 // if asked by DebugReplica, but with the partition's leader epoch.)
 func (m *Manager) logEnd(tp cluster.TopicPartition) ListOffsetsResult {
 	result := ListOffsetsResult{Timestamp: -1, Offset: cluster.NoOffset, LeaderEpoch: cluster.NoLeaderEpoch}
@@ -58,6 +59,9 @@ func (m *Manager) logEnd(tp cluster.TopicPartition) ListOffsetsResult {
 	result.LeaderEpoch, result.Offset = h.log.LastEpoch()
 	if h.log.LostTail() {
 		result.Err = kerr.OffsetNotAvailable
+	}
+	for _, d := range h.log.Damages() {
+		result.Timestamp = max(result.Timestamp, int64(d.Next))
 	}
 	return result
 }
