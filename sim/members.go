@@ -68,7 +68,7 @@ func newMember(w *world, index int, static bool) *member {
 // start begins a process of the member: a static one comes back as itself.
 func (m *member) start() {
 	m.alive = true
-	m.id = ""
+	m.id, m.lastOK = "", 0 // nobody has heard of this process
 	m.fetching = newFetching(m.w, &m.links)
 	m.w.trace("member", "%d starts", m.node)
 	m.rejoin(0)
@@ -384,11 +384,11 @@ func (m *member) refused(what string, err error) {
 	switch {
 	case errors.Is(err, kerr.UnknownMemberID):
 		m.expelled()
-		m.id = ""
+		m.id, m.lastOK = "", 0
 		m.rejoin(m.w.between(0, 30*time.Millisecond))
 	case errors.Is(err, kerr.FencedInstanceID):
 		// Somebody with this instance id has started; that was this very member, earlier.
-		m.id = ""
+		m.id, m.lastOK = "", 0
 		m.rejoin(m.w.between(10*time.Millisecond, 60*time.Millisecond))
 	case errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.IllegalGeneration):
 		m.rejoin(0)
