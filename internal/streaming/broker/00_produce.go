@@ -84,10 +84,17 @@ const (
 	transactionalBit = 0x10
 )
 
-// checkProduced holds from version 3 on: a partition's records are one batch of format 2
-// (ProduceRequest.validateRecords).
+// checkProduced: from version 3 on a partition's records are one batch of format 2
+// (ProduceRequest.validateRecords); before, they are batches.
 func checkProduced(version int16, records []byte) error {
 	if version < 3 {
+		batch, rest, err := cutBatch(records)
+		for err == nil && batch != nil {
+			batch, rest, err = cutBatch(rest)
+		}
+		if err != nil {
+			return kerr.CorruptMessage
+		}
 		return nil
 	}
 	first, rest, err := cutBatch(records)
@@ -101,23 +108,22 @@ func checkProduced(version int16, records []byte) error {
 	case len(first) > attributesAt+1 && first[attributesAt+1]&codecMask == codecZstd && version < 7:
 		return controller.Refuse(kerr.UnsupportedCompressionType, "Produce requests with version %d are not allowed to use ZStandard compression", version)
 	}
-	second, _, err := cutBatch(rest)
-	if err == nil && second != nil {
-		err = controller.Refuse(kerr.InvalidRecord, "Produce requests with version %d are only allowed to contain exactly one record batch per partition", version)
+	switch second, _, err := cutBatch(rest); {
+	case err != nil:
+		return kerr.CorruptMessage
+	case second != nil:
+		return controller.Refuse(kerr.InvalidRecord, "Produce requests with version %d are only allowed to contain exactly one record batch per partition", version)
 	}
-	return err
+	return nil
 }
 
-// corrupt looks at the frames of all batches of the request: one that cannot be right fails
-// all of it.
+// corrupt looks at the frames of each partition's first batch: one that cannot be right fails
+// the whole request (RequestUtils.hasTransactionalRecords looks at them in Apache's broker).
+// What is wrong behind it is that partition's alone.
 func (p *produce) corrupt() error {
 	for i := range p.body.Topics {
 		for j := range p.body.Topics[i].Partitions {
-			batch, rest, err := cutBatch(p.body.Topics[i].Partitions[j].Records)
-			for err == nil && batch != nil {
-				batch, rest, err = cutBatch(rest)
-			}
-			if err != nil {
+			if _, _, err := cutBatch(p.body.Topics[i].Partitions[j].Records); err != nil {
 				return err
 			}
 		}

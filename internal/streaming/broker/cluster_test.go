@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -245,6 +246,7 @@ func TestRefusals(t *testing.T) {
 		}
 		return response.(*kmsg.ProduceResponse).Topics[0].Partitions[0], nil
 	}
+	damaged := slices.Concat(sound, make([]byte, 61)) // a batch of length 0 follows
 	for _, test := range []struct {
 		name        string
 		version     int16
@@ -256,6 +258,9 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"old format", 2, 1, "refusals", old, nil, []*kerr.Error{kerr.UnsupportedForMessageFormat}},
 		{"garbage", 9, 1, "refusals", garbage, nil, []*kerr.Error{kerr.CorruptMessage, kerr.InvalidRecord, kerr.UnsupportedForMessageFormat}},
+		{"garbage behind a batch", 9, 1, "refusals", damaged, nil, []*kerr.Error{kerr.CorruptMessage}},
+		{"garbage behind a batch, of old", 2, 1, "refusals", damaged, nil, []*kerr.Error{kerr.CorruptMessage}},
+		{"garbage behind a batch for nobody", 9, 1, "nowhere", damaged, nil, []*kerr.Error{kerr.UnknownTopicOrPartition}},
 		{"acks", 9, 7, "refusals", sound, nil, []*kerr.Error{kerr.InvalidRequiredAcks}},
 		{"unknown topic", 9, 1, "nowhere", sound, nil, []*kerr.Error{kerr.UnknownTopicOrPartition}},
 		{"internal topic", 9, 1, "__consumer_offsets", sound, nil, []*kerr.Error{kerr.InvalidTopicException}},
