@@ -25,3 +25,15 @@ func Build(ctx context.Context, flags ...string) (binary, dir string, remove fun
 	}
 	return binary, dir, remove, nil
 }
+
+// WhileBuilt builds the program, has it used, and removes it: for a TestMain, whose exit status
+// it returns.
+func WhileBuilt(use func(binary, dir string) (status int)) (status int) {
+	binary, dir, remove, err := Build(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer remove()
+	return use(binary, dir)
+}

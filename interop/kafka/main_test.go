@@ -28,19 +28,17 @@ var program string
 var single *fleet.Process
 
 func TestMain(m *testing.M) {
-	os.Exit(runTests(m))
+	os.Exit(fleet.WhileBuilt(func(binary, dir string) int {
+		program = binary
+		return runTests(m, dir)
+	}))
 }
 
-func runTests(m *testing.M) int {
-	built, dir, remove, err := fleet.Build(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer remove()
-	program = built
+// runTests starts the shared cluster in a directory, runs the tests and stops it.
+func runTests(m *testing.M, dir string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var err error
 	single, err = fleet.Start(ctx, fleet.ProcessSpec{
 		Name: "understudy start", LogFile: filepath.Join(dir, "log"),
 		Command: []string{program, "start", "--brokers", "3", "--kafka", "127.0.0.1:0", "--zookeeper", "127.0.0.1:0", "--data", filepath.Join(dir, "data")},

@@ -9,7 +9,6 @@ package seam
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -26,18 +25,10 @@ const patience = 90 * time.Second
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(runTests(m))
-}
-
-func runTests(m *testing.M) int {
-	built, _, remove, err := fleet.Build(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer remove()
-	program = built
-	return m.Run()
+	os.Exit(fleet.WhileBuilt(func(binary, _ string) int {
+		program = binary
+		return m.Run()
+	}))
 }
 
 // everyCombination skips what the default set leaves out.

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -30,18 +29,10 @@ const patience = 2 * time.Minute
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(runTests(m))
-}
-
-func runTests(m *testing.M) int {
-	built, _, remove, err := fleet.Build(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer remove()
-	program = built
-	return m.Run()
+	os.Exit(fleet.WhileBuilt(func(binary, _ string) int {
+		program = binary
+		return m.Run()
+	}))
 }
 
 // rounds is how often every server is killed: once, or UNDERSTUDY_VERIFY_ROUNDS times.

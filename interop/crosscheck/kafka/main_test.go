@@ -15,8 +15,6 @@
 package kafka
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -31,13 +29,8 @@ const patience = 2 * time.Minute
 var program string
 
 func TestMain(m *testing.M) {
-	built, _, remove, err := fleet.Build(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	program = built
-	status := m.Run()
-	remove()
-	os.Exit(status)
+	os.Exit(fleet.WhileBuilt(func(binary, _ string) int {
+		program = binary
+		return m.Run()
+	}))
 }

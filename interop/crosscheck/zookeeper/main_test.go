@@ -35,18 +35,10 @@ const (
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(runTests(m))
-}
-
-func runTests(m *testing.M) int {
-	built, _, remove, err := fleet.Build(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer remove()
-	program = built
-	return m.Run()
+	os.Exit(fleet.WhileBuilt(func(binary, _ string) int {
+		program = binary
+		return m.Run()
+	}))
 }
 
 // TestSameAnswers compares single servers.
