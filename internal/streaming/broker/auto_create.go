@@ -134,6 +134,11 @@ func (a *autoCreator) write(ctx context.Context, topic string) error {
 	if topic == "__consumer_offsets" {
 		partitions, factor, config = a.b.config.OffsetsTopicPartitions, a.b.config.OffsetsTopicReplicationFactor, a.b.offsetsTopicConfig()
 	}
+	if existing, err := a.b.existingTopics(ctx); err != nil {
+		return err
+	} else if len(controller.CollidingTopics(topic, existing)) > 0 {
+		return kerr.InvalidTopicException
+	}
 	placed, err := place(a.b.metadata.Image().Brokers(), partitions, factor)
 	if err != nil {
 		return err

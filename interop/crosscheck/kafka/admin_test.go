@@ -1,7 +1,9 @@
 package kafka
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -87,6 +89,10 @@ func (g *generator) createTopics() kmsg.Request {
 			}
 			topic.ReplicaAssignment = g.assignments()
 		}
+		if factor := topic.ReplicationFactor; g.cluster() && !request.ValidateOnly && topic.ReplicaAssignment == nil && (factor == 1 || factor == -1) {
+			topic.NumPartitions, topic.ReplicationFactor = -1, -1 // each side would place the replicas by a chance of its own
+			topic.ReplicaAssignment = g.assignments()
+		}
 		if g.chance(3) {
 			topic.Configs = few(g, 2, func() kmsg.CreateTopicsRequestTopicConfig {
 				entry := kmsg.NewCreateTopicsRequestTopicConfig()
@@ -100,10 +106,17 @@ func (g *generator) createTopics() kmsg.Request {
 }
 
 func (g *generator) assignments() []kmsg.CreateTopicsRequestTopicReplicaAssignment {
-	next := int32(0)
-	return few(g, 3, func() kmsg.CreateTopicsRequestTopicReplicaAssignment {
+	next, width := int32(0), 1
+	if g.cluster() {
+		width = 1 + g.rng.IntN(len(g.live))
+	}
+	list := few[kmsg.CreateTopicsRequestTopicReplicaAssignment]
+	if g.cluster() {
+		list = several // none would leave the placement to each side
+	}
+	return list(g, 3, func() kmsg.CreateTopicsRequestTopicReplicaAssignment {
 		assignment := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
-		assignment.Partition, assignment.Replicas = next, []int32{1}
+		assignment.Partition, assignment.Replicas = next, g.replicas(width)
 		next++
 		switch g.rng.IntN(10) {
 		case 0:
@@ -120,7 +133,7 @@ func (g *generator) deleteTopics() kmsg.Request {
 	request.TimeoutMillis = g.wait()
 	name := func() string {
 		if g.chance(4) && len(g.topics) > 6 {
-			if topic := g.topics[4+g.rng.IntN(len(g.topics)-4)]; !topic.internal {
+			if topic := g.topics[4+g.rng.IntN(len(g.topics)-4)]; !topic.internal && !topic.kept {
 				return topic.name
 			}
 		}
@@ -135,7 +148,7 @@ func (g *generator) deleteTopics() kmsg.Request {
 		}
 		if topic.Topic == nil || g.chance(6) {
 			topic.TopicID = pick(g, g.deletedID, [16]byte{}, [16]byte{9, 9})
-			if known := g.topicNamed(name()); known != nil {
+			if known := g.topicNamed(name()); known != nil && !known.kept {
 				topic.TopicID = known.id
 			}
 		}
@@ -162,9 +175,13 @@ func (g *generator) createPartitions() kmsg.Request {
 		if g.chance(3) {
 			topic.Assignment = []kmsg.CreatePartitionsRequestTopicAssignment{}
 			for range max(topic.Count-have, 0) + pick[int32](g, 0, 0, 0, 1) {
-				topic.Assignment = append(topic.Assignment, kmsg.CreatePartitionsRequestTopicAssignment{
+				entry := kmsg.CreatePartitionsRequestTopicAssignment{
 					Replicas: pick(g, []int32{1}, []int32{1}, []int32{1}, []int32{9}, []int32{}, []int32{1, 1}, []int32{1, 2}, []int32{-1}),
-				})
+				}
+				if known := g.topicNamed(topic.Topic); g.cluster() && known != nil && !g.chance(4) {
+					entry.Replicas = g.replicas(known.width)
+				}
+				topic.Assignment = append(topic.Assignment, entry)
 			}
 		}
 		return topic
@@ -217,7 +234,7 @@ func (g *generator) brokerConfig() (name string, value *string) {
 // configOf is an override. What is written reaches the logs some time later, on either side,
 // so that what decides how records are taken is only validated.
 func (g *generator) configOf(kind kmsg.ConfigResourceType, validateOnly bool) (string, *string) {
-	if kind == kmsg.ConfigResourceTypeBroker {
+	if kind == kmsg.ConfigResourceTypeBroker && (validateOnly || !g.cluster()) { // the other brokers would hear of it some time later
 		return g.brokerConfig()
 	}
 	name, value := g.topicConfig()
@@ -324,10 +341,18 @@ func (g *generator) alterReassignments() kmsg.Request {
 	request.Topics = few(g, 2, func() kmsg.AlterPartitionAssignmentsRequestTopic {
 		topic := kmsg.NewAlterPartitionAssignmentsRequestTopic()
 		topic.Topic = g.topic()
+		if g.cluster() && g.bool() {
+			topic.Topic = pick(g, slices.Sorted(maps.Keys(g.moving))...)
+		}
 		topic.Partitions = few(g, 2, func() kmsg.AlterPartitionAssignmentsRequestTopicPartition {
 			partition := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
 			partition.Partition = g.partition(topic.Topic)
 			partition.Replicas = pick(g, nil, []int32{}, []int32{1}, []int32{9}, []int32{-1}, []int32{1, 1}, []int32{1, 9})
+			if g.cluster() && !g.moving[topic.Topic] {
+				partition.Replicas = pick(g, []int32{}, []int32{9}, []int32{-1}, []int32{1, 1}, []int32{1, 9}) // all of which is refused
+			} else if g.cluster() {
+				partition.Replicas = g.replicas(1 + g.rng.IntN(3))
+			}
 			if known := g.topicNamed(topic.Topic); known == nil || partition.Partition < 0 || partition.Partition >= known.partitions {
 				partition.Replicas = []int32{1} // which of two faults is told is chance
 			}

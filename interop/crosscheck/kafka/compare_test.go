@@ -132,6 +132,10 @@ type comparison struct {
 	places   *[2]*strings.Replacer
 	found    []difference
 	internal bool // the topic at hand is the coordinator's, whose size is not compared
+	// loose are topics whose leader epochs are not the same on both sides (docs/compatibility.md, "leader epochs");
+	// inLoose says that one is at hand.
+	loose   map[string]bool
+	inLoose bool
 	// uneven says that something of other length was bound or accepted, so that the answers'
 	// sizes mean nothing.
 	uneven bool
@@ -210,9 +214,12 @@ func (c *comparison) values(path, field string, reference, candidate reflect.Val
 		if dir, ok := reference.Interface().(kmsg.DescribeLogDirsResponseDirTopic); ok {
 			c.internal = dir.Topic == "__consumer_offsets"
 		}
+		if name, ok := topicOf(reference); ok {
+			c.inLoose = c.loose[name]
+		}
 		for i := range reference.NumField() {
 			name := reference.Type().Field(i).Name
-			if name == "Size" && c.internal {
+			if name == "Size" && c.internal || name == "LeaderEpoch" && c.inLoose {
 				continue
 			}
 			if name != "Version" {
@@ -224,6 +231,18 @@ func (c *comparison) values(path, field string, reference, candidate reflect.Val
 	default:
 		c.leaves(path, field, reference, candidate)
 	}
+}
+
+// topicOf is the name of the topic that a part of an answer is about, if it has one.
+func topicOf(v reflect.Value) (string, bool) {
+	field := v.FieldByName("Topic")
+	if field.Kind() == reflect.Pointer {
+		field = field.Elem()
+	}
+	if field.Kind() != reflect.String {
+		return "", false
+	}
+	return field.String(), true
 }
 
 func (c *comparison) leaves(path, field string, reference, candidate reflect.Value) {
@@ -265,6 +284,9 @@ func (c *comparison) lists(path, field string, reference, candidate reflect.Valu
 		c.blobs(path, field, records, candidate.Interface().([]byte))
 		return
 	}
+	if path := indexes.ReplaceAllString(path, ""); path == "Metadata.Topics.Partitions.ISR" { // who catches up first comes first
+		reference, candidate = ascending(reference), ascending(candidate)
+	}
 	if key, found := unordered[indexes.ReplaceAllString(path, "")]; found {
 		reference, candidate = c.sorted(reference, key, false), c.sorted(candidate, key, true)
 	}
@@ -275,6 +297,12 @@ func (c *comparison) lists(path, field string, reference, candidate reflect.Valu
 	for i := range reference.Len() {
 		c.values(fmt.Sprintf("%s[%d]", path, i), field, reference.Index(i), candidate.Index(i))
 	}
+}
+
+func ascending(list reflect.Value) reflect.Value {
+	out := slices.Clone(list.Interface().([]int32))
+	slices.Sort(out)
+	return reflect.ValueOf(out)
 }
 
 // lengths tells of lists of different length, by what is missing if the elements have names.
@@ -314,6 +342,8 @@ var unordered = map[string]string{
 	"DescribeConfigs.Resources.Configs":                   "Name",
 	"DescribeGroups.Groups":                               "Group",
 	"ListGroups.Groups":                                   "Group",
+	"Metadata.Brokers":                                    "NodeID",
+	"DescribeCluster.Brokers":                             "NodeID",
 	"Metadata.Topics":                                     "Topic,TopicID",
 	"Metadata.Topics.Partitions":                          "Partition",
 	"OffsetCommit.Topics":                                 "Topic",
@@ -332,6 +362,8 @@ var unordered = map[string]string{
 	"ListPartitionReassignments.Topics":                   "Topic",
 	"Produce.Topics":                                      "Topic",
 	"Produce.Topics.Partitions":                           "Partition",
+	"Produce.Brokers":                                     "NodeID",
+	"Fetch.Brokers":                                       "NodeID",
 	"Fetch.Topics":                                        "Topic,TopicID",
 	"Fetch.Topics.Partitions":                             "Partition",
 	"StopReplica.Partitions":                              "Topic,Partition",

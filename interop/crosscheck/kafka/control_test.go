@@ -20,9 +20,9 @@ func (g *generator) staleBroker(id int32) int64 {
 // control says in whose name and to whom a control request goes; one of the two epochs is stale.
 func (g *generator) control() (controllerEpoch int32, brokerEpoch int64) {
 	if g.bool() {
-		return g.staleController(), pick[int64](g, g.brokerEpochs[1], -1)
+		return g.staleController(), pick[int64](g, g.brokerEpochs[int32(g.target)], -1)
 	}
-	return g.controllerEpoch, g.staleBroker(1)
+	return g.controllerEpoch, g.staleBroker(int32(g.target))
 }
 
 func (g *generator) leaderAndISR() kmsg.Request {
@@ -32,7 +32,7 @@ func (g *generator) leaderAndISR() kmsg.Request {
 	if g.version < 2 { // no broker epoch
 		request.ControllerEpoch = g.staleController()
 	}
-	again := g.version >= 2 && g.chance(2)
+	again := g.version >= 2 && g.chance(2) && !g.cluster()
 	if again { // as the controller would say it after a failover
 		request.ControllerID, request.ControllerEpoch, request.BrokerEpoch = 1, g.controllerEpoch, g.brokerEpochs[1]
 	}
@@ -66,7 +66,7 @@ func (g *generator) stopReplica() kmsg.Request {
 	}
 	topic := g.existing()
 	name, epoch := topic.name, int32(-1)
-	if g.version >= 1 && g.chance(3) { // of what it does not host, all epochs right
+	if g.version >= 1 && g.chance(3) && !g.cluster() { // of what it does not host, all epochs right
 		name, epoch = pick(g, "no-such-topic", "other"), pick[int32](g, -1, -2, 0, 5)
 		request.ControllerID, request.ControllerEpoch, request.BrokerEpoch = 1, g.controllerEpoch, g.brokerEpochs[1]
 	}
@@ -89,7 +89,7 @@ func (g *generator) updateMetadata() kmsg.Request {
 	if g.version < 5 {
 		request.ControllerEpoch = g.staleController()
 	}
-	if g.version >= 5 && g.chance(2) {
+	if g.version >= 5 && g.chance(2) && !g.cluster() {
 		request.ControllerID, request.ControllerEpoch, request.BrokerEpoch = 1, g.controllerEpoch, g.brokerEpochs[1]
 	}
 	for id, port := range g.ports {
@@ -134,6 +134,9 @@ func (g *generator) alterPartition() kmsg.Request {
 			partition.Partition = g.partition(known.name)
 			partition.LeaderEpoch = pick[int32](g, 0, -1, 5, 1)
 			partition.PartitionEpoch = pick[int32](g, 50, 1, -1)
+			if g.cluster() {
+				partition.PartitionEpoch = pick[int32](g, 500, -1) // the right one would change what the leader knows
+			}
 			partition.NewISR = pick(g, []int32{1}, []int32{}, []int32{1, 77}, []int32{77})
 			for _, id := range partition.NewISR {
 				member := kmsg.NewAlterPartitionRequestTopicPartitionNewEpochISR()

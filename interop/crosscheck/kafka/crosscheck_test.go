@@ -35,6 +35,7 @@ func TestOneBroker(t *testing.T) {
 		r.groups()
 		if i == 0 {
 			r.frames()
+			r.automatic()
 		}
 		r.everything(rounds(t, 5))
 	}
@@ -53,15 +54,7 @@ func (r *run) prepare() {
 	r.pair.reference.ask(1, coordinatorOf("g"))
 	r.pair.candidate.ask(1, coordinatorOf("g"))
 	r.refresh("__consumer_offsets")
-	for _, side := range []*side{r.pair.reference, r.pair.candidate} { // the first one is told to come again while a block is on its way
-		err := side.await("producer ids", func() bool {
-			response, err := side.ask(1, kmsg.NewPtrInitProducerIDRequest())
-			return err == nil && response.(*kmsg.InitProducerIDResponse).ErrorCode == 0
-		})
-		if err != nil {
-			r.t.Fatal(err)
-		}
-	}
+	r.awaitProducerIDs(1)
 	for range 2 {
 		request := kmsg.NewPtrInitProducerIDRequest()
 		request.Version = 4
@@ -78,17 +71,34 @@ func coordinatorOf(group string) kmsg.Request {
 // ask does a step on a session by chance, and follows up on it.
 func (r *run) ask(request kmsg.Request) {
 	client := pick(r.gen, "crosscheck", "crosscheck", "", "__admin_client")
-	s := step{broker: 1, session: r.gen.rng.IntN(3), clientID: &client, request: request}
+	s := step{broker: r.gen.target, session: r.gen.rng.IntN(3), clientID: &client, request: request}
 	if r.gen.chance(12) {
 		s.clientID = nil
 	}
 	if produce, ok := request.(*kmsg.ProduceRequest); ok && produce.Acks == 0 {
 		s.oneWay = true
 	}
-	if response := r.do(s); response != nil {
-		r.observe(request, response)
-	}
+	r.followUp(s, r.do(s))
 }
+
+// followUp learns from an answer, and waits until what was begun is at its end.
+func (r *run) followUp(s step, response kmsg.Response) kmsg.Response {
+	r.t.Helper()
+	if response != nil {
+		r.observe(s.request, response)
+	}
+	if produce, ok := s.request.(*kmsg.ProduceRequest); ok && r.gen.cluster() {
+		for i := range produce.Topics {
+			if r.gen.topicNamed(produce.Topics[i].Topic) != nil {
+				r.calmTopic(produce.Topics[i].Topic)
+			}
+		}
+	}
+	return response
+}
+
+// apart are the types of request to which other brokers mean nothing.
+var apart = map[int16]bool{17: true, 36: true, 29: true, 30: true, 31: true, 38: true, 39: true, 40: true, 41: true, 48: true, 50: true, 57: true, 66: true, 68: true, 69: true}
 
 // everything asks each type and version so many times, in an order by chance.
 func (r *run) everything(rounds int) {
@@ -103,6 +113,12 @@ func (r *run) everything(rounds int) {
 		r.gen.rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		for _, one := range order {
 			r.gen.version = one.version
+			if r.gen.cluster() {
+				if apart[one.key] {
+					continue
+				}
+				r.gen.target = int(pick(r.gen, r.gen.live...))
+			}
 			if request := generators[one.key](r.gen); request != nil {
 				request.SetVersion(one.version)
 				r.ask(request)

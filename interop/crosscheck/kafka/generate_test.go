@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -14,11 +15,14 @@ import (
 type generator struct {
 	rng     *rand.Rand
 	brokers int
-	fresh   int // for names that were never used
+	live    []int32 // those that run
+	target  int     // the broker that the request goes to
+	fresh   int     // for names that were never used
 	version int16
 
-	topics    []*topicState // those that exist, in the order of their creation
-	deletedID [16]byte      // of some topic that existed
+	topics    []*topicState   // those that exist, in the order of their creation
+	moving    map[string]bool // topics of a cluster that are reassigned and nothing else
+	deletedID [16]byte        // of some topic that existed
 	groups    []*groupState
 	producers []*producerState
 	sessions  []*fetchState
@@ -32,7 +36,9 @@ type topicState struct {
 	name       string
 	id         [16]byte
 	partitions int32
+	width      int // of its partitions' replica lists
 	internal   bool
+	kept       bool // is not deleted
 }
 
 type groupState struct {
@@ -53,10 +59,27 @@ type fetchState struct {
 	id, epoch int32
 	byID      bool
 	version   int16
+	broker    int
 }
 
 func newGenerator(seed uint64, brokers int) *generator {
-	return &generator{rng: rand.New(rand.NewPCG(seed, 0x5eed)), brokers: brokers, brokerEpochs: map[int32]int64{}, ports: map[int32]int32{}}
+	g := &generator{rng: rand.New(rand.NewPCG(seed, 0x5eed)), brokers: brokers, target: 1, brokerEpochs: map[int32]int64{}, ports: map[int32]int32{}}
+	for id := range brokers {
+		g.live = append(g.live, int32(id+1))
+	}
+	return g
+}
+
+// cluster is whether there are several brokers, which have replicas of each other's partitions.
+func (g *generator) cluster() bool { return g.brokers > 1 }
+
+// replicas are so many brokers that run, in an order by chance.
+func (g *generator) replicas(width int) []int32 {
+	out := slices.Clone(g.live)
+	if g.cluster() {
+		g.rng.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	}
+	return out[:min(width, len(out))]
 }
 
 // chance is true in one of n cases.
@@ -126,7 +149,11 @@ func (g *generator) existing() *topicState {
 	if len(g.topics) == 0 {
 		return &topicState{name: "no-such-topic", partitions: 1}
 	}
-	return pick(g, g.topics...)
+	for {
+		if topic := pick(g, g.topics...); !g.moving[topic.name] {
+			return topic
+		}
+	}
 }
 
 // dataTopic is a topic whose records are the generator's alone: what the coordinator writes to

@@ -70,6 +70,11 @@ func startPair(t *testing.T, brokers int, more map[string]string) *pair {
 			return nil, err
 		}
 		s := &side{name: name, fleet: f, conns: map[connKey]*conn{}}
+		if brokers > 1 {
+			if err := s.setRacks(); err != nil {
+				return nil, err
+			}
+		}
 		t.Cleanup(func() { s.end(t) })
 		return s, s.start()
 	}

@@ -23,6 +23,9 @@ func (g *generator) produce() kmsg.Request {
 	request := kmsg.NewPtrProduceRequest()
 	request.Acks = pick[int16](g, -1, -1, -1, 1, 1, 1, 0, 2, -2)
 	request.TimeoutMillis = pick[int32](g, 30_000, 30_000, 0, -1)
+	if g.cluster() {
+		request.TimeoutMillis = 30_000 // whether followers are quicker than no time at all is chance
+	}
 	made := map[string][]byte{}
 	request.Topics = few(g, 3, func() kmsg.ProduceRequestTopic {
 		topic := kmsg.NewProduceRequestTopic()
@@ -207,7 +210,7 @@ func (g *generator) fetchSession(request *kmsg.FetchRequest) {
 	}
 	var usable []*fetchState
 	for _, session := range g.sessions {
-		if session.byID == (g.version >= 13) || g.chance(10) {
+		if session.broker == g.target && (session.byID == (g.version >= 13) || g.chance(10)) {
 			usable = append(usable, session)
 		}
 	}
@@ -255,7 +258,7 @@ func (g *generator) roomy(request *kmsg.FetchRequest) {
 func (g *generator) fetched(request *kmsg.FetchRequest, response *kmsg.FetchResponse) {
 	at := -1
 	for i, session := range g.sessions {
-		if session.id == request.SessionID {
+		if session.id == request.SessionID && session.broker == g.target {
 			at = i
 		}
 	}
@@ -264,7 +267,7 @@ func (g *generator) fetched(request *kmsg.FetchRequest, response *kmsg.FetchResp
 	case response.ErrorCode == 0 && response.SessionID > 0 && at >= 0 && response.SessionID == request.SessionID:
 		g.sessions[at].epoch++
 	case response.SessionID > 0:
-		g.sessions = append(g.sessions, &fetchState{id: response.SessionID, epoch: 1, byID: request.Version >= 13, version: request.Version})
+		g.sessions = append(g.sessions, &fetchState{id: response.SessionID, epoch: 1, byID: request.Version >= 13, version: request.Version, broker: g.target})
 	case response.ErrorCode == 0 && at >= 0 && request.SessionID != 0:
 		g.sessions = append(g.sessions[:at], g.sessions[at+1:]...)
 	}
@@ -273,6 +276,9 @@ func (g *generator) fetched(request *kmsg.FetchRequest, response *kmsg.FetchResp
 func (g *generator) listOffsets() kmsg.Request {
 	request := kmsg.NewPtrListOffsetsRequest()
 	request.ReplicaID = pick[int32](g, -1, -1, -1, -1, -2, 77, -3)
+	if g.cluster() {
+		request.ReplicaID = max(request.ReplicaID, -1) // replicas that do not lead answer others only
+	}
 	request.IsolationLevel = pick[int8](g, 0, 0, 1)
 	request.TimeoutMillis = g.wait()
 	request.Topics = few(g, 3, func() kmsg.ListOffsetsRequestTopic {

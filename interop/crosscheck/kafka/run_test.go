@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -24,9 +25,11 @@ type run struct {
 	bindings *bindings
 	gen      *generator
 	step     int
-	asked    map[string]int // by name and version
-	seen     map[string]int // differences by their kind, so that one is shown once
-	excused  map[string]int // by the accepted difference's row
+	asked    map[string]int  // by name and version
+	codes    map[string]int  // by name and error code in Apache's answers
+	seen     map[string]int  // differences by their kind, so that one is shown once
+	excused  map[string]int  // by the accepted difference's row
+	loose    map[string]bool // topics whose leader epochs differ
 	places   [2]*strings.Replacer
 }
 
@@ -44,7 +47,7 @@ type step struct {
 func newRun(t *testing.T, p *pair, seed uint64, brokers int) *run {
 	r := &run{
 		t: t, seed: seed, pair: p, bindings: newBindings(), gen: newGenerator(seed, brokers),
-		asked: map[string]int{}, seen: map[string]int{}, excused: map[string]int{},
+		asked: map[string]int{}, codes: map[string]int{}, seen: map[string]int{}, excused: map[string]int{}, loose: map[string]bool{},
 	}
 	t.Cleanup(r.summary)
 	for i, s := range []*side{p.reference, p.candidate} {
@@ -60,24 +63,33 @@ func newRun(t *testing.T, p *pair, seed uint64, brokers int) *run {
 
 // bindBrokers pairs the brokers' ports and epochs.
 func (r *run) bindBrokers() {
-	read := func(s *side, id int) int64 {
+	for id := 1; id <= r.gen.brokers; id++ {
+		r.bindBroker(id)
+	}
+	r.bindController()
+}
+
+func (r *run) bindBroker(id int) {
+	read := func(s *side) int64 {
 		_, stat, err := s.zk.Get(fmt.Sprintf("/brokers/ids/%d", id))
 		if err != nil {
 			r.t.Fatal(err)
 		}
 		return stat.Czxid
 	}
-	portOf := func(s *side, id int) int32 {
+	portOf := func(s *side) int32 {
 		_, text, _ := strings.Cut(s.fleet.Brokers[id-1].Addr, ":")
 		number, _ := strconv.Atoi(text)
 		return int32(number)
 	}
-	for id := 1; id <= r.gen.brokers; id++ {
-		reference, candidate := read(r.pair.reference, id), read(r.pair.candidate, id)
-		r.bindings.bind(brokerEpoch, reference, candidate)
-		r.bindings.bind(port, portOf(r.pair.reference, id), portOf(r.pair.candidate, id))
-		r.gen.brokerEpochs[int32(id)], r.gen.ports[int32(id)] = reference, portOf(r.pair.reference, id)
-	}
+	reference, candidate := read(r.pair.reference), read(r.pair.candidate)
+	r.bindings.bind(brokerEpoch, reference, candidate)
+	r.bindings.bind(port, portOf(r.pair.reference), portOf(r.pair.candidate))
+	r.gen.brokerEpochs[int32(id)], r.gen.ports[int32(id)] = reference, portOf(r.pair.reference)
+}
+
+// bindController learns the controller's epoch.
+func (r *run) bindController() {
 	data, _, err := r.pair.reference.zk.Get("/controller_epoch")
 	if err != nil {
 		r.t.Fatal(err)
@@ -208,7 +220,7 @@ func (r *run) finish(x *sent) kmsg.Response {
 			delete(side.conns, key)
 		}
 	}
-	c := &comparison{bindings: r.bindings, request: x.step.request, places: &r.places}
+	c := &comparison{bindings: r.bindings, request: x.step.request, places: &r.places, loose: r.loose}
 	name := kmsg.NameForKey(x.step.key)
 	if x.step.oneWay {
 		name += " without an answer, then ApiVersions"
@@ -218,6 +230,7 @@ func (r *run) finish(x *sent) kmsg.Response {
 	if x.outcomes[0].kind != answered || x.outcomes[0].err != nil || x.step.oneWay {
 		return nil
 	}
+	r.count(x)
 	return x.outcomes[0].response
 }
 
@@ -311,6 +324,12 @@ func (r *run) observe(request kmsg.Request, response kmsg.Response) {
 				r.deleted(*answer.Topics[i].Topic)
 			}
 		}
+	case *kmsg.ElectLeadersResponse:
+		for i := range answer.Topics {
+			if r.gen.cluster() && slices.ContainsFunc(answer.Topics[i].Partitions, func(p kmsg.ElectLeadersResponseTopicPartition) bool { return p.ErrorCode == 0 }) {
+				r.calmTopic(answer.Topics[i].Topic)
+			}
+		}
 	case *kmsg.AlterPartitionAssignmentsResponse:
 		for i := range answer.Topics {
 			for _, partition := range answer.Topics[i].Partitions {
@@ -343,7 +362,7 @@ func (r *run) refresh(name string) {
 	var found [2]kmsg.MetadataResponseTopic
 	for i, side := range []*side{r.pair.reference, r.pair.candidate} {
 		err := side.await("topic "+name, func() bool {
-			response, err := side.ask(1, metadataOf(name))
+			response, err := side.ask(int(r.gen.live[0]), metadataOf(name))
 			if err != nil {
 				return false
 			}
@@ -362,12 +381,19 @@ func (r *run) refresh(name string) {
 		known = &topicState{name: name, internal: found[0].IsInternal}
 		r.gen.topics = append(r.gen.topics, known)
 	}
-	known.id, known.partitions = found[0].TopicID, int32(len(found[0].Partitions))
+	known.id, known.partitions, known.width = found[0].TopicID, int32(len(found[0].Partitions)), len(found[0].Partitions[0].Replicas)
+	if r.gen.cluster() {
+		r.calmTopic(name)
+	}
 }
 
 // settled waits until the metadata of both sides show a partition's present leader epoch.
 func (r *run) settled(topic string, number int32) {
 	r.t.Helper()
+	if r.gen.cluster() {
+		r.calmTopic(topic)
+		return
+	}
 	for _, side := range []*side{r.pair.reference, r.pair.candidate} {
 		err := side.await("the leader epoch of "+topic, func() bool {
 			data, _, err := side.zk.Get(fmt.Sprintf("/brokers/topics/%s/partitions/%d/state", topic, number))
@@ -406,12 +432,74 @@ func (r *run) deleted(name string) {
 	}
 	for _, side := range []*side{r.pair.reference, r.pair.candidate} {
 		err := side.await("the deletion of "+name, func() bool {
-			return !side.exists("/admin/delete_topics/"+name) && !side.exists("/brokers/topics/"+name)
+			return !side.exists("/admin/delete_topics/"+name) && !side.exists("/brokers/topics/"+name) &&
+				!slices.ContainsFunc(r.gen.live, func(id int32) bool { return side.hosts(int(id), name) })
 		})
 		if err != nil {
 			r.t.Fatal(err)
 		}
 	}
+}
+
+// hosts reports whether a broker's metadata still have a topic.
+func (s *side) hosts(broker int, topic string) bool {
+	response, err := s.ask(broker, metadataOf(topic))
+	return err != nil || response.(*kmsg.MetadataResponse).Topics[0].ErrorCode != kerr.UnknownTopicOrPartition.Code
+}
+
+// count counts what Apache's broker answered, by error code.
+func (r *run) count(x *sent) {
+	name, codes := kmsg.NameForKey(x.step.key), map[int16]bool{}
+	codesIn(reflect.ValueOf(x.outcomes[0].response), codes)
+	for code := range codes {
+		r.codes[fmt.Sprintf("%s %d", name, code)]++
+	}
+	if r.fromFollower(x) {
+		r.codes["Fetch by a consumer from a follower"]++
+	}
+}
+
+func codesIn(v reflect.Value, codes map[int16]bool) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			codesIn(v.Elem(), codes)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if code := v.Field(i); v.Type().Field(i).Name == "ErrorCode" {
+				codes[int16(code.Int())] = true
+			} else {
+				codesIn(code, codes)
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			codesIn(v.Index(i), codes)
+		}
+	}
+}
+
+// fromFollower reports whether a broker gave a consumer records of a partition that another one leads.
+func (r *run) fromFollower(x *sent) bool {
+	answer, ok := x.outcomes[0].response.(*kmsg.FetchResponse)
+	if !ok || !r.gen.cluster() {
+		return false
+	}
+	for i := range answer.Topics {
+		for _, topic := range r.gen.topics {
+			if topic.name != answer.Topics[i].Topic && (topic.id != answer.Topics[i].TopicID || answer.Version < 13) {
+				continue
+			}
+			for j := range answer.Topics[i].Partitions {
+				p := &answer.Topics[i].Partitions[j]
+				if p.ErrorCode == 0 && len(p.RecordBatches) > 0 && r.pair.reference.states(topic.name)[p.Partition].Leader != int32(x.step.broker) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // seeds are fixed ones, so that a run of the tests depends on nothing but the code, or the one

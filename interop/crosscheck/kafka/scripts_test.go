@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -81,7 +82,7 @@ func (r *run) rebalance(version int16, static bool) {
 	r.lookAt(group)
 	remove := kmsg.NewPtrDeleteGroupsRequest()
 	remove.Version, remove.Groups = 2, []string{group}
-	r.do(step{broker: 1, session: 0, request: remove, note: " (" + group + ")"})
+	r.do(step{broker: r.home(group), session: 0, request: remove, note: " (" + group + ")"})
 	r.lookAt(group)
 }
 
@@ -92,7 +93,7 @@ func (r *run) awaitJoinPhase(group string) {
 	describe.Version, describe.Groups = 5, []string{group}
 	for _, side := range []*side{r.pair.reference, r.pair.candidate} {
 		err := side.await("the join phase of "+group, func() bool {
-			response, err := side.ask(1, describe)
+			response, err := side.ask(r.home(group), describe)
 			return err == nil && response.(*kmsg.DescribeGroupsResponse).Groups[0].State == "PreparingRebalance"
 		})
 		if err != nil {
@@ -116,7 +117,7 @@ func (r *run) join(group string, m *member, version int16) step {
 	request.Protocols = []kmsg.JoinGroupRequestProtocol{
 		{Name: "range", Metadata: subscription("crosscheck-1")}, {Name: fmt.Sprint("own-", m.session), Metadata: []byte{1}},
 	}
-	return step{broker: 1, session: m.session, clientID: &crosscheckClient, request: request, note: fmt.Sprintf(" (member %d of %s)", m.session, group)}
+	return step{broker: r.home(group), session: m.session, clientID: &crosscheckClient, request: request, note: fmt.Sprintf(" (member %d of %s)", m.session, group)}
 }
 
 func (r *run) sync(group string, m *member, all []member, version int16) step {
@@ -126,14 +127,14 @@ func (r *run) sync(group string, m *member, all []member, version int16) step {
 	for i := range all {
 		request.GroupAssignment = append(request.GroupAssignment, kmsg.SyncGroupRequestGroupAssignment{MemberID: all[i].id, MemberAssignment: []byte{byte(i), 7}})
 	}
-	return step{broker: 1, session: m.session, clientID: &crosscheckClient, request: request, note: fmt.Sprintf(" (member %d of %s)", m.session, group)}
+	return step{broker: r.home(group), session: m.session, clientID: &crosscheckClient, request: request, note: fmt.Sprintf(" (member %d of %s)", m.session, group)}
 }
 
 // heartbeatOf returns the reference's error code.
 func (r *run) heartbeatOf(group string, m *member, version int16) int16 {
 	request := kmsg.NewPtrHeartbeatRequest()
 	request.Version, request.Group, request.MemberID, request.InstanceID, request.Generation = min(version, 4), group, m.id, m.instance, m.generation
-	answer, _ := r.do(step{broker: 1, session: 0, request: request, note: fmt.Sprintf(" (member %d of %s)", m.session, group)}).(*kmsg.HeartbeatResponse)
+	answer, _ := r.do(step{broker: r.home(group), session: 0, request: request, note: fmt.Sprintf(" (member %d of %s)", m.session, group)}).(*kmsg.HeartbeatResponse)
 	if answer == nil {
 		r.t.Fatal("no answer to a heartbeat")
 	}
@@ -146,17 +147,17 @@ func (r *run) commitOf(group string, m *member) {
 	partition := kmsg.NewOffsetCommitRequestTopicPartition()
 	partition.Offset, partition.Metadata = 5, kmsg.StringPtr("there")
 	request.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: r.gen.topics[0].name, Partitions: []kmsg.OffsetCommitRequestTopicPartition{partition}}}
-	r.do(step{broker: 1, session: m.session, request: request, note: " (" + group + ")"})
+	r.do(step{broker: r.home(group), session: m.session, request: request, note: " (" + group + ")"})
 	fetch := kmsg.NewPtrOffsetFetchRequest()
 	fetch.Version, fetch.Group = 7, group
-	r.do(step{broker: 1, session: m.session, request: fetch, note: " (" + group + ")"})
+	r.do(step{broker: r.home(group), session: m.session, request: fetch, note: " (" + group + ")"})
 }
 
 func (r *run) leave(group string, m *member, version int16) {
 	request := kmsg.NewPtrLeaveGroupRequest()
 	request.Version, request.Group, request.MemberID = min(version, 5), group, m.id
 	request.Members = []kmsg.LeaveGroupRequestMember{{MemberID: m.id, InstanceID: m.instance}}
-	r.do(step{broker: 1, session: 0, request: request, note: fmt.Sprintf(" (member %d of %s)", m.session, group)})
+	r.do(step{broker: r.home(group), session: 0, request: request, note: fmt.Sprintf(" (member %d of %s)", m.session, group)})
 }
 
 // leavePending has somebody leave who was given an id and never joined with it.
@@ -169,7 +170,40 @@ func (r *run) leavePending(group string, version int16) {
 func (r *run) lookAt(group string) {
 	describe := kmsg.NewPtrDescribeGroupsRequest()
 	describe.Version, describe.Groups = 5, []string{group}
-	r.do(step{broker: 1, session: 0, request: describe, note: " (" + group + ")"})
+	r.do(step{broker: r.home(group), session: 0, request: describe, note: " (" + group + ")"})
+}
+
+// automatic has topics created because somebody asks for them. Apache's broker says that it is at it before it has
+// leaders, and ours waits for them (docs/compatibility.md); so what is compared is who is refused, and what there is then.
+func (r *run) automatic() {
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.Version, create.TimeoutMillis = 7, 60_000
+	taken := kmsg.NewCreateTopicsRequestTopic()
+	taken.Topic, taken.NumPartitions, taken.ReplicationFactor = "asked.for_and_taken", 1, 1
+	create.Topics = append(create.Topics, taken)
+	r.ask(create)
+	for version := int16(0); version <= 12; version++ {
+		request := metadataOf(r.gen.newName("asked-for")).(*kmsg.MetadataRequest)
+		request.Version, request.AllowAutoTopicCreation = version, true
+		for _, side := range []*side{r.pair.reference, r.pair.candidate} {
+			response, err := side.ask(1, request)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			if code := response.(*kmsg.MetadataResponse).Topics[0].ErrorCode; code != 0 && code != kerr.LeaderNotAvailable.Code {
+				r.t.Errorf("%s creates %s with error %d", side.name, *request.Topics[0].Topic, code)
+			}
+		}
+		r.refresh(*request.Topics[0].Topic)
+		for _, name := range append([]string{*request.Topics[0].Topic, "asked_for.and.taken", "asked.for.and.taken", "__cluster_metadata"}, badNames...) {
+			if len(name) == 249 { // which is a name
+				continue
+			}
+			request := metadataOf(name).(*kmsg.MetadataRequest)
+			request.Version, request.AllowAutoTopicCreation = version, true
+			r.ask(request)
+		}
+	}
 }
 
 // frames sends what is no request: each on a connection of its own.
