@@ -385,10 +385,12 @@ func (s *side) expire(c *client, silent bool, seen *[]string) {
 	}
 	s.hangUpOthers(c, c.session, seen) // whoever has it would keep it alive
 	before, err := s.globalSessions(c.addr)
+	s.shorten(c, seen)
 	s.connect(c, hello{session: 0, timeout: shortTimeout, readOnly: []byte{0}}, nil, seen)
 	if c.conn == nil {
 		return // it was over before
 	}
+	s.touch(c)
 	if silent {
 		s.readToEnd(c, seen)
 	} else {
@@ -407,6 +409,31 @@ func (s *side) expire(c *client, silent bool, seen *[]string) {
 	}
 	if err != nil {
 		*seen = append(*seen, err.Error())
+	}
+}
+
+// shorten has every member of an ensemble know a session with the short timeout. A member of Apache's reports a few times a
+// second which sessions it has heard of, each with the timeout that it had then, and the leader takes its word: a report
+// of before the re-attachment would have the session live on for the long one.
+func (s *side) shorten(c *client, seen *[]string) {
+	if len(s.addrs) == 1 {
+		return
+	}
+	s.hangUp(c, seen)
+	var unseen []string
+	for _, addr := range s.addrs {
+		there := client{addr: addr, session: c.session, password: c.password}
+		if s.connect(&there, hello{session: 0, timeout: shortTimeout, readOnly: []byte{0}}, nil, &unseen); there.conn != nil {
+			s.touch(&there)
+			s.hangUp(&there, &unseen)
+		}
+	}
+}
+
+// touch has a session be heard of.
+func (s *side) touch(c *client) {
+	if len(s.addrs) > 1 {
+		s.exchange(c, []request{{xid: jute.XidPing, op: jute.OpPing}}, new([]string))
 	}
 }
 
