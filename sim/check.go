@@ -50,6 +50,7 @@ import (
 //	identical-state        two machines with the same entries are the same, also by snapshot
 //	session-life           an ended session leaves no ephemeral node
 //	no-convergence         without faults everything gets in sync, acknowledged and read in the end
+//	no-progress            every step ends, and so does the run (watchdog.go)
 type checker struct {
 	w      *world
 	parts  []*partitionTruth // of all topics there have been, in the order of their creation

@@ -86,6 +86,10 @@ func (w *world) result(failure *violation) result {
 	r := result{steps: w.steps, counts: map[string]int{"records committed": 0, "acknowledged batches": 0, "producers given up": 0, "ended early": 0}}
 	if failure != nil {
 		r.invariant, r.text = failure.invariant, failure.describe()
+		if failure.invariant == noProgress { // the world may still be changing
+			r.steps = failure.step
+			return r
+		}
 	}
 	if w.beyond {
 		r.counts["ended early"]++

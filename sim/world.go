@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"understudy/internal/coordination/jute"
@@ -23,7 +24,8 @@ type world struct {
 	queue    eventQueue
 	serial   uint64
 	steps    int
-	out      io.Writer // trace; nil: none
+	progress atomic.Int64 // steps, for the watchdog
+	out      io.Writer    // trace; nil: none
 	logger   *slog.Logger
 
 	coordinator *coordinator
@@ -147,8 +149,10 @@ func run(seed uint64, out io.Writer, scale float64) (failure *violation, w *worl
 	return w.run(), w
 }
 
-// run is the whole life of a world.
-func (w *world) run() (failure *violation) {
+// run is the whole life of a world, watched.
+func (w *world) run() *violation { return w.watched(w.live) }
+
+func (w *world) live() (failure *violation) {
 	defer func() {
 		if raised := recover(); raised != nil {
 			if _, ok := raised.(beyondModel); ok {
@@ -186,8 +190,9 @@ func (w *world) advance(until time.Duration) {
 		next := heap.Pop(&w.queue).(*event)
 		w.now = next.at
 		if w.steps++; w.steps > stepsMax {
-			w.fail("no-convergence", "%d steps: something goes round in circles", w.steps)
+			w.fail(noProgress, "%d steps: something goes round in circles", w.steps)
 		}
+		w.progress.Store(int64(w.steps))
 		next.do()
 	}
 	w.now = until
