@@ -195,7 +195,7 @@ func (r *run) automatic() {
 			}
 		}
 		r.refresh(*request.Topics[0].Topic)
-		for _, name := range append([]string{*request.Topics[0].Topic, "asked_for.and.taken", "asked.for.and.taken", "__cluster_metadata"}, badNames...) {
+		for _, name := range append([]string{*request.Topics[0].Topic, "asked_for.and.taken", "asked.for.and.taken"}, badNames...) {
 			if len(name) == 249 { // which is a name
 				continue
 			}
