@@ -2,6 +2,7 @@ package wal
 
 import (
 	"errors"
+	"math/rand"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,34 @@ func TestKilledBeforeNamesAreDurable(t *testing.T) {
 		}
 		if lastOf(l) != 3 {
 			t.Errorf("killed before the %d. sync of a directory, then without power: entries up to %d", n, lastOf(l))
+		}
+	}
+}
+
+// TestUnbornSegmentStaysRemoved: a start removes a segment that a crash left without a header, and
+// writes on in the one before. The name must not come back with the next loss of power, which may
+// tear that segment's last frame.
+func TestUnbornSegmentStaysRemoved(t *testing.T) {
+	mem := vfs.NewMem()
+	small := func(o *Options) { o.SegmentBytes = 100 }
+	l := openLog(t, mem, small)
+	fill(t, l, 1, 1, 1)
+	written, unborn := l.active.path, l.segmentPath(l.active.number+1)
+	_ = l.Abandon()
+	clone := mem.Clone()
+	l = openLog(t, killBefore(clone, vfs.OpWrite, unborn, 1), small)
+	if err := l.Append([]Write{{Entries: []*pb.Entry{entry(2, 1, "b")}}}); !errors.Is(err, errKilled) {
+		t.Fatalf("the append gave %v", err)
+	}
+	large := func(o *Options) { o.SegmentBytes, o.Stepped = 10_000, true }
+	for seed := range int64(50) {
+		disk := clone.Clone() // kill -9
+		l = openLog(t, killBefore(disk, vfs.OpSync, written, 1), large)
+		if err := l.Append([]Write{{Entries: []*pb.Entry{entry(2, 1, strings.Repeat("b", 2000))}}}); !errors.Is(err, errKilled) {
+			t.Fatalf("the append gave %v", err)
+		}
+		if _, err := tryOpen(disk.Crash(rand.New(rand.NewSource(seed))), large); err != nil {
+			t.Fatalf("power loss %d: %v", seed, err)
 		}
 	}
 }

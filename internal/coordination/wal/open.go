@@ -329,6 +329,11 @@ func (l *Log) dropUnbornSegment(s *segment, data []byte, last bool) error {
 	if err := l.fs.Remove(s.path); err != nil {
 		return err
 	}
+	// The name must not come back: the segment before it is written on, and only the last one
+	// may end in a torn frame.
+	if err := l.fs.SyncDir(filepath.Dir(s.path)); err != nil {
+		return err
+	}
 	if n := len(l.mu.segments); n > 0 {
 		l.active = l.mu.segments[n-1]
 	}
