@@ -4,10 +4,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"understudy/sim/mutant"
 )
 
 // A mutation is a bug planted into a copy of a source file; the build puts the copies in the
@@ -140,37 +142,13 @@ func buildMutants(t *testing.T, root string) (program string) {
 			p.places = append(p.places, placedEdit{i, e.new})
 		}
 	}
-	dir := t.TempDir()
-	replace := map[string]string{}
+	texts := map[string]string{}
 	for file, edits := range planned {
-		path := filepath.Join(root, file)
-		source, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		mutant := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
-		if err := os.WriteFile(mutant, []byte(mutated(t, file, string(source), edits)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		replace[path] = mutant
-		replace[filepath.Join(filepath.Dir(path), "planted.go")] = filepath.Join(dir, packageOf(string(source))+"_planted.go")
-		if err := os.WriteFile(replace[filepath.Join(filepath.Dir(path), "planted.go")], []byte(plantedSource(packageOf(string(source)))), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		source := mutant.Source(t, root, file)
+		texts[file] = mutated(t, file, source, edits)
+		texts[path.Join(path.Dir(file), "planted.go")] = plantedSource(packageOf(source))
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	program = filepath.Join(dir, "sim")
-	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("the mutants do not compile: %v\n%s", err, out)
-	}
-	return program
+	return mutant.Compile(t, root, "./sim", texts, "build")
 }
 
 func packageOf(source string) string {

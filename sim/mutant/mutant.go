@@ -19,29 +19,42 @@ import (
 type Edit struct{ File, Old, New string }
 
 // Build compiles a package of the module at root with the edits, and returns the program's
-// path. how is the go command's beginning: build, or test -c with the tags. An edit whose text is no longer found fails the test: it has to be brought up to date.
+// path. how is the go command's beginning: build, or test -c with the tags. An edit whose text
+// is no longer found fails the test: it has to be brought up to date.
 func Build(t *testing.T, root, pkg string, edits []Edit, how ...string) (program string) {
 	t.Helper()
-	dir := t.TempDir()
 	texts := map[string]string{}
 	for _, e := range edits {
-		path := filepath.Join(root, e.File)
-		if _, ok := texts[path]; !ok {
-			source, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			texts[path] = string(source)
+		if _, ok := texts[e.File]; !ok {
+			texts[e.File] = Source(t, root, e.File)
 		}
-		if n := strings.Count(texts[path], e.Old); n != 1 {
+		if n := strings.Count(texts[e.File], e.Old); n != 1 {
 			t.Fatalf("%s has the text %d times, which the mutation replaces: bring the mutation up to date\n%s", e.File, n, e.Old)
 		}
-		texts[path] = strings.Replace(texts[path], e.Old, e.New, 1)
+		texts[e.File] = strings.Replace(texts[e.File], e.Old, e.New, 1)
 	}
+	return Compile(t, root, pkg, texts, how...)
+}
+
+// Source is the text of a file of the module at root.
+func Source(t *testing.T, root, file string) string {
+	t.Helper()
+	source, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(source)
+}
+
+// Compile compiles a package with files of the module changed to these texts, or added.
+func Compile(t *testing.T, root, pkg string, texts map[string]string, how ...string) (program string) {
+	t.Helper()
+	dir := t.TempDir()
 	replace := map[string]string{}
-	for path, text := range texts {
-		replace[path] = filepath.Join(dir, fmt.Sprintf("mutant%d.go", len(replace)))
-		write(t, replace[path], []byte(text))
+	for file, text := range texts {
+		copied := filepath.Join(dir, fmt.Sprintf("mutant%d.go", len(replace)))
+		write(t, copied, []byte(text))
+		replace[filepath.Join(root, file)] = copied
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
