@@ -202,7 +202,7 @@ func (b *broker) awaitStart() {
 		if b.up || b.incarnation != incarnation {
 			return
 		}
-		if b.wiped && b.w.check.countedByLeader(b.id) {
+		if b.wiped && b.w.check.counted(b.id, true) {
 			b.awaitStart()
 			return
 		}

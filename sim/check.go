@@ -658,23 +658,19 @@ func (c *checker) died(b *broker) {
 	}
 }
 
-func (c *checker) inAnyISR(id cluster.BrokerID) bool {
+// counted: a broker is in the ISR of some partition, one that has a leader if so asked: that
+// relies on what the broker has.
+func (c *checker) counted(id cluster.BrokerID, byLeader bool) bool {
 	return slices.ContainsFunc(c.parts, func(p *partitionTruth) bool {
-		return p.state() != nil && !p.doomed && slices.Contains(p.state().ISR, id)
-	})
-}
-
-// countedByLeader: a partition's leader relies on what the broker has.
-func (c *checker) countedByLeader(id cluster.BrokerID) bool {
-	return slices.ContainsFunc(c.parts, func(p *partitionTruth) bool {
-		return p.state() != nil && !p.doomed && p.state().Leader >= 0 && slices.Contains(p.state().ISR, id)
+		state := p.state()
+		return state != nil && !p.doomed && (state.Leader >= 0 || !byLeader) && slices.Contains(state.ISR, id)
 	})
 }
 
 // fragile: a broker that has lost its power is still in an ISR. Until it is out nothing else
 // goes wrong: Kafka's default durability does not stand two such failures.
 func (c *checker) fragile() bool {
-	return c.anyHarmed() || slices.ContainsFunc(c.w.brokers, func(b *broker) bool { return b.wiped && c.inAnyISR(b.id) })
+	return c.anyHarmed() || slices.ContainsFunc(c.w.brokers, func(b *broker) bool { return b.wiped && c.counted(b.id, false) })
 }
 
 // anyHarmed: some broker's files are damaged and not whole again.
