@@ -25,16 +25,18 @@ type applier struct {
 	entries, requests atomic.Uint64
 	sinceEntries      uint64 // since the last snapshot
 	sinceBytes        int64
+	anew              bool // a snapshot is due whatever was applied since the last one
 }
 
 // applyItem is one of: committed entries and raft's answers to them; a snapshot to take the
-// tree from; barriers to run at an index.
+// tree from; barriers to run at an index; an order to write a snapshot, as the last is damaged.
 type applyItem struct {
 	entries  []*pb.Entry
 	answers  []*pb.Message
 	restore  *wal.SnapshotID
 	barriers []func(bool)
 	index    uint64
+	anew     bool
 }
 
 type waitingBarrier struct {
@@ -81,6 +83,7 @@ func (a *applier) take(item applyItem) error {
 	if len(item.answers) > 0 {
 		a.m.toRaft(item.answers)
 	}
+	a.anew = a.anew || item.anew
 	a.maybeSnapshot()
 	return nil
 }
@@ -225,9 +228,10 @@ func (a *applier) failBarriers() {
 // under way.
 func (a *applier) maybeSnapshot() {
 	m := a.m
-	if a.sinceEntries < m.config.SnapshotEntries && a.sinceBytes < m.config.SnapshotBytes {
+	if a.sinceEntries < m.config.SnapshotEntries && a.sinceBytes < m.config.SnapshotBytes && !a.anew {
 		return
 	}
+	a.anew = false // the one under way is newer than the damaged one, too
 	if !m.snapshotting.CompareAndSwap(false, true) {
 		return
 	}

@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -62,12 +63,24 @@ func (m *Member) sendSnapshot(message *pb.Message) {
 			if err != nil {
 				status = raft.SnapshotFailure
 				m.logger.Warn("snapshot not sent", "member", uint64(to), "index", id.Index, "error", err)
+				m.mendSnapshot(id)
 			} else {
 				m.logger.Info("snapshot sent", "member", uint64(to), "index", id.Index, "took", m.config.now().Sub(begin).Round(time.Millisecond))
 			}
 			m.events.put(func(l *loop) { l.node.ReportSnapshot(uint64(to), status) })
 		})
 	})
+}
+
+// mendSnapshot looks at a snapshot that could not be sent. The receiver refuses one whose file
+// has been damaged since it was written, and would for ever; what it was made from is here.
+func (m *Member) mendSnapshot(id wal.SnapshotID) {
+	err := m.log.CheckSnapshot(id)
+	if !errors.Is(err, wal.ErrCorrupt) || m.stopped() {
+		return
+	}
+	m.logger.Error("a snapshot is damaged: one of the present state is written in its place", "index", id.Index, "cause", err)
+	m.applier.put(applyItem{anew: true})
 }
 
 // streamSnapshot sends a snapshot's file and calls done once with what came of it.

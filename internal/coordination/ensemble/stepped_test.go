@@ -214,3 +214,40 @@ func TestLateSecondSnapshot(t *testing.T) {
 		t.Error("an entry was left out and nobody noticed")
 	}
 }
+
+// TestDamagedSnapshotIsWrittenAnew: the file was damaged after it was written, and the member
+// that it is sent to refuses it.
+func TestDamagedSnapshotIsWrittenAnew(t *testing.T) {
+	m := newSteppedCluster(t).members[0]
+	id := wal.SnapshotID{Index: 5, Term: 1}
+	m.applier.applied.Store(id.Index)
+	m.applier.term.Store(id.Term)
+	work := func() {
+		for m.Work().Apply || m.Work().Besides > 0 {
+			m.Apply()
+			m.Beside(0)
+		}
+	}
+	m.applier.put(applyItem{anew: true})
+	work()
+	if err := m.log.CheckSnapshot(id); err != nil {
+		t.Fatal(err)
+	}
+	f, err := m.config.FS.OpenFile("/data/snapshot/0000000000000005.snapshot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{0xff}, 40); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.log.CheckSnapshot(id); !errors.Is(err, wal.ErrCorrupt) {
+		t.Fatalf("the damage is not noticed: %v", err)
+	}
+	two := uint64(2)
+	m.around.SendSnapshot = func(_ znode.MemberID, _, _ []byte, done func(error)) { done(errors.New("refused")) }
+	m.sendSnapshot(&pb.Message{Type: pb.MsgSnap.Enum(), To: &two, Snapshot: &pb.Snapshot{}})
+	work()
+	if err := m.log.CheckSnapshot(id); err != nil {
+		t.Errorf("the snapshot is still damaged: %v", err)
+	}
+}

@@ -153,6 +153,12 @@ func (l *Log) SnapshotFile(id SnapshotID) (io.ReadCloser, int64, error) {
 	return fileReader{io.NewSectionReader(f, 0, info.Size()), f}, info.Size(), nil
 }
 
+// CheckSnapshot reads a snapshot's file as a whole; ErrCorrupt says that it is damaged.
+func (l *Log) CheckSnapshot(id SnapshotID) error {
+	_, err := l.checkSnapshot(id.Index)
+	return err
+}
+
 // ReadSnapshot opens a snapshot's body: what SaveSnapshot's write gave. The file's checksum is
 // verified first.
 func (l *Log) ReadSnapshot(id SnapshotID) (io.ReadCloser, error) {
