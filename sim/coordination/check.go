@@ -39,7 +39,6 @@ type checker struct {
 	seen     jute.Zxid                  // the highest zxid that any client has seen
 
 	leaderChangedAt time.Duration
-	formerSessions  []*session
 }
 
 type memberTerm struct {
@@ -617,8 +616,21 @@ func (c *checker) final() {
 		}
 	}
 	for id, s := range c.sessions {
-		if s.live && !live[id] {
-			w.fail("session-lives-on", "session %x has had no client for long", uint64(id))
+		if s.live && !live[id] && c.silence(s) > s.timeout+expirySlack {
+			w.fail("session-lives-on", "session %x has had no client for %v (timeout %v)", uint64(id), c.silence(s), s.timeout)
 		}
 	}
+}
+
+// expirySlack is what the end of a silent session may take beyond its timeout: a leader, which
+// gives it its whole time again, and then the log.
+const expirySlack = 4 * time.Second
+
+// silence is for how long a session has had no client while everything was well.
+func (c *checker) silence(s *sessionTruth) time.Duration {
+	since := max(c.w.config.duration, s.attachedAt)
+	if client := c.clients[s.id]; client != nil {
+		since = max(since, client.left)
+	}
+	return c.w.now - since
 }

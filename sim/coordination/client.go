@@ -38,8 +38,10 @@ type session struct {
 	grace    time.Duration
 	seen     jute.Zxid // the zxid of the last answer
 	xid      int32
+	reads    bool // it only ever reads
 	over     bool
 	leaving  bool
+	left     time.Duration // when the client let go of it
 
 	watches map[watchKey]*watch
 	sentOn  map[int32]*sentWrite // by xid
@@ -98,6 +100,10 @@ func (c *client) begin() {
 		c: c, timeout: w.config.tick * time.Duration(3+w.chance.IntN(10)),
 		watches: map[watchKey]*watch{}, sentOn: map[int32]*sentWrite{}, expect: map[int][]int32{},
 	}
+	if w.oneIn(3) { // long enough to see its member stop serving
+		c.sess.timeout = w.config.tick * time.Duration(12+w.chance.IntN(19))
+	}
+	c.sess.reads = w.oneIn(4)
 	if w.oneIn(2) {
 		c.sess.grace = w.between(30*time.Millisecond, 300*time.Millisecond)
 	}
@@ -191,7 +197,7 @@ func (c *client) sessionEnds() {
 	if c.sess == nil {
 		return
 	}
-	c.w.check.formerSessions = append(c.w.check.formerSessions, c.sess)
+	c.sess.left = c.w.now
 	c.sess, c.conn, c.pending = nil, nil, nil
 	if !c.waits {
 		c.waits = true
@@ -276,7 +282,11 @@ func (c *client) operate(n uint64) {
 	if chance.IntN(4) == 0 {
 		version = int32(chance.IntN(4))
 	}
-	switch chance.IntN(22) {
+	what := chance.IntN(22)
+	if c.sess.reads && what < 14 {
+		what = []int{14, 17, 18, 18}[what%4] // nothing of its own is in the way of its syncs
+	}
+	switch what {
 	case 0, 1:
 		c.create(top, 0)
 	case 2, 3:
@@ -310,6 +320,9 @@ func (c *client) operate(n uint64) {
 		r := jute.AddWatchRequest{Path: either, Mode: mode}
 		c.issue(&request{xid: c.nextXid(), op: jute.OpAddWatch, path: either, mode: mode}, r.Append(nil))
 	case 21:
+		if c.sess.reads {
+			return
+		}
 		// A write that shows its own watch: the event comes first.
 		c.read(jute.OpGetData, either, true, 0)
 		c.setData(either, -1)

@@ -153,7 +153,7 @@ func (m *member) open() error {
 	m.rememberStored()
 	tap := &tap{Stepped: stepped, m: m}
 	m.server, err = zkserver.NewStepped(zkserver.Config{
-		Member: tap, TickTime: config.tick, MinSessionTimeout: 2 * config.tick, MaxSessionTimeout: 20 * config.tick,
+		Member: tap, TickTime: config.tick, MinSessionTimeout: 2 * config.tick, MaxSessionTimeout: 40 * config.tick,
 		MaxFrameBytes: 1 << 20, Logger: logger,
 	}, m.wall, &randomReader{rand.NewPCG(w.seed, uint64(m.index)<<32|uint64(life))})
 	if err == nil {

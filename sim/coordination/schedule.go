@@ -121,7 +121,7 @@ var faultKinds = []fault{
 	{"blackout", 2, 800 * time.Millisecond},
 	{"pause", 4, 2500 * time.Millisecond},
 	{"cut", 4, 2500 * time.Millisecond},
-	{"isolate", 4, 2500 * time.Millisecond},
+	{"isolate", 4, 4 * time.Second},
 	{"break-stream", 3, time.Second},
 	{"stop", 2, time.Second},
 	{"fail-sync", 2, time.Second},
