@@ -390,6 +390,10 @@ func (c *checker) lookAtRole(p *partitionTruth, b *broker) {
 	if p.doomed {
 		return
 	}
+	// Also an epoch without a record: without its start a later leader could not tell where logs part.
+	if log := p.logOf(b); log != nil && log.Failed() == nil && !c.harmed(b) && log.LatestEpoch() != d.LeaderEpoch {
+		c.w.fail("epoch-cache", "leader %d of %v in epoch %d has noted %d as its latest", b.id, p, d.LeaderEpoch, log.LatestEpoch())
+	}
 	if int(d.PartitionEpoch) >= len(p.states) || d.PartitionEpoch < 0 {
 		c.w.fail("isr-by-controller", "leader %d of %v has partition epoch %d, which was never written", b.id, p, d.PartitionEpoch)
 	}
@@ -807,6 +811,10 @@ func (w *world) settled() bool {
 		}
 		for _, id := range p.replicas {
 			if b := w.brokers[id-1]; !b.registered || b.paused || b.spoiled() || len(p.mirror(id).entries) != length {
+				return false
+			}
+			// A follower that does not hear of it shows its readers less than there is.
+			if d, _ := w.brokers[id-1].rep.Describe(p.tp); int(d.HighWatermark) != length {
 				return false
 			}
 		}
