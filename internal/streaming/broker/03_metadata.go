@@ -172,6 +172,9 @@ func (v *metadataView) asked(asked *kmsg.MetadataRequestTopic, errs map[string]e
 		if refused.Topic == nil {
 			refused.Topic = kmsg.StringPtr("")
 		}
+		if v.operations && asked.Topic != nil {
+			refused.AuthorizedOperations = topicOperations
+		}
 		refused.ErrorCode = kerr.InvalidTopicException.Code
 		return refused
 	}

@@ -43,12 +43,18 @@ func (b *Broker) parseDeletions(request *wire.Request, body *kmsg.DeleteTopicsRe
 		asked = append(asked, kmsg.DeleteTopicsRequestTopic{Topic: &body.TopicNames[i]})
 	}
 	names := make([]string, len(asked))
+	twofold := slices.ContainsFunc(asked, func(topic kmsg.DeleteTopicsRequestTopic) bool {
+		return topic.Topic != nil && topic.TopicID != [16]byte{}
+	})
 	for i := range asked {
 		answer := kmsg.NewDeleteTopicsResponseTopic()
 		answer.Topic, answer.TopicID = asked[i].Topic, asked[i].TopicID
 		names[i], answer.ErrorCode = resolveDeletion(image, &asked[i])
-		if !b.controller.Active() { // which comes before what is wrong with a topic
+		switch {
+		case !b.controller.Active(): // which comes before what is wrong with a topic
 			names[i], answer.ErrorCode = "", kerr.NotController.Code
+		case twofold: // one topic by name and by id at once spoils the whole request
+			names[i], answer.ErrorCode = "", kerr.InvalidRequest.Code
 		}
 		if names[i] != "" {
 			name := names[i]
@@ -72,8 +78,6 @@ func (b *Broker) parseDeletions(request *wire.Request, body *kmsg.DeleteTopicsRe
 func resolveDeletion(image *metadata.Image, asked *kmsg.DeleteTopicsRequestTopic) (name string, code int16) {
 	id := cluster.TopicID(asked.TopicID)
 	switch {
-	case asked.Topic != nil && !id.IsZero():
-		return "", kerr.InvalidRequest.Code
 	case asked.Topic != nil && *asked.Topic != "":
 		return *asked.Topic, 0
 	case id.IsZero() && asked.Topic == nil:

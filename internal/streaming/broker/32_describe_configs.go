@@ -120,6 +120,7 @@ func (b *Broker) describeClusterDefaults() []config.Entry {
 	var out []config.Entry
 	for _, entry := range config.DescribeBroker(config.BrokerLayers{DynamicDefault: defaults}) {
 		if _, set := defaults[entry.Name]; set {
+			entry.Synonyms = slices.DeleteFunc(entry.Synonyms, func(s config.Synonym) bool { return s.Source != config.SourceDynamicDefaultBroker })
 			out = append(out, entry)
 		}
 	}

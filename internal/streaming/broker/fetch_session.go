@@ -166,6 +166,7 @@ func (t *fetchSessions) evictLocked(forFollower bool, now time.Time) *fetchSessi
 type fetchContext struct {
 	session     *fetchSession // nil: none
 	incremental bool
+	follower    bool // who asks is one
 	partitions  []*fetchPartition
 }
 
@@ -189,6 +190,9 @@ func (t *fetchSessions) open(version int16, body *kmsg.FetchRequest, follower bo
 		return nil, kerr.FetchSessionIDNotFound
 	}
 	context, err := session.open(body, byID, now)
+	if err == nil {
+		context.follower = follower
+	}
 	if err == nil && context.session == nil {
 		t.remove(session.id)
 	}
@@ -378,7 +382,7 @@ func (c *fetchContext) news(partition *fetchPartition, result *replication.Fetch
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	if result.Err != nil {
-		if result.Awaited && c.incremental && c.session.follower {
+		if result.Awaited && c.incremental && c.follower {
 			return false // a LeaderAndIsr under way will cure it: the next request asks again
 		}
 		partition.sentHighWatermark = cluster.NoOffset // the next good one must be sent
