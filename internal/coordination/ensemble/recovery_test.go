@@ -93,25 +93,120 @@ func TestDamagedMemberCopiesTheOthers(t *testing.T) {
 // While another member is missing, a damaged member of three does not take part: what it
 // acknowledged might be known to the missing one alone.
 func TestDamagedMemberWaitsForEnoughOthers(t *testing.T) {
-	c := newCluster(t, 3)
-	id := c.leader().config.ID
-	generation := c.members[id].session(t, 1, longTimeout, 0)
-	c.write(c.members[id], generation, 0, 20)
+	c := newSteppedCluster(t)
+	leader := c.awaitLeader(t)
+	c.write(t, leader, 1, 2, 3, 4, 5)
+	id := leader.config.ID
 	missing, damaged := id%3+1, (id+1)%3+1
 	c.kill(damaged)
 	c.kill(missing)
-	c.damage(damaged)
-	c.start(damaged)
-	time.Sleep(1200 * time.Millisecond) // two rounds of questions, and more than an election
-	if m := c.members[damaged]; !m.Recovering() || m.Serving() || m.Status().AppliedIndex != 0 {
+	damageFile(t, c.disks[damaged-1], firstSegment)
+	m := c.start(t, damaged)
+	takesPart := func() bool {
+		index, _ := m.Applied()
+		return !m.Recovering() || m.Serving() || index > 0
+	}
+	if c.run(t, takesPart) {
 		t.Fatalf("the member takes part: %+v", m.Status())
 	}
-	if m := c.members[id]; m.Status().SyncedFollowers > 0 {
-		t.Fatalf("the damaged member was counted: %+v", m.Status())
+	if leads, _ := leader.Leading(); leads {
+		t.Fatalf("the damaged member was counted: %+v", leader.Status())
 	}
-	c.start(missing)
-	c.awaitRecovered(damaged)
-	c.agree()
+	c.start(t, missing)
+	if !c.run(t, func() bool { return !m.Recovering() && c.leader() != nil }) {
+		t.Fatalf("the member is still recovering: %+v", m.Status())
+	}
+	c.write(t, c.leader(), 6)
+}
+
+const firstSegment = "/data/log/00000001.wal"
+
+// damageFile flips a bit in the middle of a file.
+func damageFile(t *testing.T, disk *vfs.Mem, path string) {
+	t.Helper()
+	f, err := disk.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var one [1]byte
+	if _, err := f.ReadAt(one[:], info.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+	one[0] ^= 8
+	if _, err := f.WriteAt(one[:], info.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cutFile takes the end of a file away.
+func cutFile(t *testing.T, disk *vfs.Mem, path string, size int64) {
+	t.Helper()
+	f, err := disk.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func fileSize(t *testing.T, disk *vfs.Mem, path string) int64 {
+	t.Helper()
+	info, err := disk.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+// Two of three lose the end of their logs, which raft does not survive: the third one must not go
+// on under them as if it had not known better.
+func TestLeaderWithoutCommittedEntriesIsRefused(t *testing.T) {
+	for _, further := range []int{0, 1, 100} {
+		t.Run(fmt.Sprintf("%d entries later", further), func(t *testing.T) {
+			c := newSteppedCluster(t)
+			leader := c.awaitLeader(t)
+			c.write(t, leader, 1, 2, 3)
+			id := leader.config.ID
+			witness := id%3 + 1
+			sizes := map[znode.MemberID]int64{}
+			for other := range znode.MemberID(3) {
+				sizes[other+1] = fileSize(t, c.disks[other], firstSegment)
+			}
+			c.write(t, leader, 4, 5, 6)
+			for other := range znode.MemberID(3) {
+				c.kill(other + 1)
+				if other+1 != witness {
+					cutFile(t, c.disks[other], firstSegment, sizes[other+1])
+				}
+			}
+			for other := range sizes {
+				if other != witness {
+					c.start(t, other)
+				}
+			}
+			leader = c.awaitLeader(t)
+			if _, ok := leader.machine.Session(6); ok {
+				t.Fatal("nothing was lost")
+			}
+			for i := range further {
+				c.write(t, leader, jute.SessionID(100+i))
+			}
+			m := c.start(t, witness)
+			if !c.run(t, m.Ended) {
+				t.Fatalf("the member goes on under a leader that has lost what it knows to be committed: %+v", m.Status())
+			}
+			if err := m.Failure(); err == nil || !strings.Contains(err.Error(), "have lost the end of their logs") {
+				t.Errorf("it stopped with: %v", err)
+			}
+		})
+	}
 }
 
 // A crash in recovery begins it again.

@@ -256,6 +256,8 @@ func (l *loop) step(m *pb.Message) {
 	switch {
 	case m.GetType() == pb.MsgHeartbeat:
 		m = l.cappedHeartbeat(m)
+	case m.GetType() == pb.MsgApp && l.refusesLeader(m):
+		return
 	case m.GetType() == pb.MsgAppResp && m.GetReject():
 		l.noticeLostLog(m)
 	case m.GetType() == pb.MsgPreVote && l.outranks(m):

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,48 +23,86 @@ import (
 // steppedCluster moves three members on one goroutine: every part in turn, frames at once.
 type steppedCluster struct {
 	now     time.Time
-	members []*Stepped
+	members []*Stepped // by id, from 1; nil: it does not run
+	disks   []*vfs.Mem
 	frames  []func()
 	trace   []string
+	logged  []string // messages from Info up
 }
 
 func newSteppedCluster(t *testing.T) *steppedCluster {
 	t.Helper()
-	c := &steppedCluster{now: time.Unix(1_700_000_000, 0)}
-	peers := map[znode.MemberID]string{1: "", 2: "", 3: ""}
-	for id := znode.MemberID(1); id <= 3; id++ {
-		s, err := NewStepped(Config{ID: id, Peers: peers, Dir: "/data", FS: vfs.NewMem()}, Surroundings{
-			Now: func() time.Time { return c.now }, Wall: func() time.Time { return c.now },
-			Send: func(to znode.MemberID, frame []byte, label string) bool {
-				c.trace = append(c.trace, fmt.Sprintf("%d->%d %s", id, to, label))
-				c.frames = append(c.frames, func() {
-					if err := c.members[to-1].Receive(id, frame); err != nil {
-						t.Errorf("frame %s from %d to %d: %v", label, id, to, err)
-					}
-				})
-				return true
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.members = append(c.members, s)
+	c := &steppedCluster{now: time.Unix(1_700_000_000, 0), members: make([]*Stepped, 3)}
+	for range c.members {
+		c.disks = append(c.disks, vfs.NewMem())
 	}
-	for _, m := range c.members {
-		for _, peer := range c.members {
-			if m != peer {
-				m.StreamUp(peer.config.ID, peer.Incarnation(), 1)
-				m.PeerStreamUp(peer.config.ID, peer.Incarnation())
-			}
-		}
+	for id := range znode.MemberID(3) {
+		c.start(t, id+1)
 	}
 	return c
 }
 
+// start starts a member on its disk and connects it.
+func (c *steppedCluster) start(t *testing.T, id znode.MemberID) *Stepped {
+	t.Helper()
+	logger := slog.New(slog.NewTextHandler(writerFunc(func(line []byte) {
+		c.logged = append(c.logged, fmt.Sprintf("%d: %s", id, line))
+	}), nil))
+	s, err := NewStepped(Config{ID: id, Peers: map[znode.MemberID]string{1: "", 2: "", 3: ""}, Dir: "/data", FS: c.disks[id-1], Logger: logger}, Surroundings{
+		Now: func() time.Time { return c.now }, Wall: func() time.Time { return c.now },
+		Send: func(to znode.MemberID, frame []byte, label string) bool {
+			if c.members[to-1] == nil {
+				return false
+			}
+			c.trace = append(c.trace, fmt.Sprintf("%d->%d %s", id, to, label))
+			c.frames = append(c.frames, func() {
+				if c.members[to-1] == nil {
+					return
+				}
+				if err := c.members[to-1].Receive(id, frame); err != nil {
+					t.Errorf("frame %s from %d to %d: %v", label, id, to, err)
+				}
+			})
+			return true
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.members[id-1] = s
+	for _, peer := range c.members {
+		if peer != nil && peer != s {
+			s.StreamUp(peer.config.ID, peer.Incarnation(), s.Incarnation())
+			s.PeerStreamUp(peer.config.ID, peer.Incarnation())
+			peer.StreamUp(id, s.Incarnation(), s.Incarnation())
+			peer.PeerStreamUp(id, s.Incarnation())
+		}
+	}
+	return s
+}
+
+// kill ends a member as kill -9 would: the others' streams end, and its address refuses.
+func (c *steppedCluster) kill(id znode.MemberID) {
+	c.members[id-1].Abandon()
+	c.members[id-1] = nil
+	c.disks[id-1] = c.disks[id-1].Clone()
+	for _, peer := range c.members {
+		if peer != nil {
+			peer.StreamDown(id)
+			peer.PeerStreamDown(id)
+			peer.Refused(id)
+		}
+	}
+}
+
+// run lets all run until a condition holds; false if it does not within ten seconds.
 func (c *steppedCluster) run(t *testing.T, until func() bool) bool {
 	for step := range 2000 {
 		c.now = c.now.Add(raftTick / 10)
 		for _, m := range c.members {
+			if m == nil {
+				continue
+			}
 			m.Round(step%10 == 0)
 			for turns := 0; m.Work() != (Work{}); turns++ {
 				if turns > 1000 {
@@ -87,23 +128,71 @@ func (c *steppedCluster) run(t *testing.T, until func() bool) bool {
 	return false
 }
 
+// leader is the member that leads, and that all that run follow and serve under.
+func (c *steppedCluster) leader() (leader *Stepped) {
+	for _, m := range c.members {
+		if m == nil || m.Ended() {
+			continue
+		}
+		id := m.view.Load().leader
+		if !m.Serving() || id == 0 || c.members[id-1] == nil || leader != nil && leader.config.ID != id {
+			return nil
+		}
+		leader = c.members[id-1]
+	}
+	return leader
+}
+
+func (c *steppedCluster) awaitLeader(t *testing.T) *Stepped {
+	t.Helper()
+	if !c.run(t, func() bool { return c.leader() != nil }) {
+		t.Fatal("nobody was elected in ten seconds")
+	}
+	return c.leader()
+}
+
+// write has a member create sessions, one after the other, and waits until all have applied them.
+func (c *steppedCluster) write(t *testing.T, m *Stepped, sessions ...jute.SessionID) {
+	t.Helper()
+	for _, id := range sessions {
+		m.Submit(znode.Request{Kind: znode.KindCreateSession, Session: id, Password: make([]byte, 16), TimeoutMs: 1_000_000, Owner: m.config.ID}, nil)
+		if !c.run(t, func() bool { return c.all(func(m *Stepped) bool { _, ok := m.machine.Session(id); return ok }) }) {
+			t.Fatalf("session %d is not everywhere", id)
+		}
+	}
+}
+
+// all says whether a condition holds at all members that run.
+func (c *steppedCluster) all(holds func(*Stepped) bool) bool {
+	for _, m := range c.members {
+		if m != nil && !holds(m) {
+			return false
+		}
+	}
+	return true
+}
+
+// haveLogged says whether a member has logged a line with that text.
+func (c *steppedCluster) haveLogged(id znode.MemberID, text string) bool {
+	return slices.ContainsFunc(c.logged, func(line string) bool {
+		return strings.HasPrefix(line, fmt.Sprintf("%d: ", id)) && strings.Contains(line, text)
+	})
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
+
 // TestSteppedMembersAgree elects a leader and writes through every member, twice with the same
 // outcome to the last frame.
 func TestSteppedMembersAgree(t *testing.T) {
 	var traces []string
 	for range 2 {
 		c := newSteppedCluster(t)
-		serving := func() bool {
-			for _, m := range c.members {
-				if !m.Serving() {
-					return false
-				}
-			}
-			return true
-		}
-		if !c.run(t, serving) {
-			t.Fatal("nobody was elected in ten seconds")
-		}
+		c.awaitLeader(t)
 		for i, m := range c.members {
 			m.Submit(znode.Request{Kind: znode.KindCreateSession, Session: jute.SessionID(i + 1), Password: make([]byte, 16), TimeoutMs: 10_000, Owner: m.config.ID}, nil)
 		}
