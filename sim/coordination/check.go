@@ -101,6 +101,7 @@ type sessionTruth struct {
 	live       bool
 	generation uint64
 	owner      znode.MemberID
+	asked      uint64 // the incarnation of its owner that asked for it, 0: not known
 	timeout    time.Duration
 	grace      time.Duration
 	attachedAt time.Duration
@@ -254,6 +255,9 @@ func (c *checker) apply(m *member, index, term uint64, data []byte) *canonical {
 		}
 		k.results = append(k.results, copyApplied(req, r))
 		c.applied(m, index, req, r)
+		if s := c.sessions[req.Session]; s != nil && attaches(req) && s.generation == r.Generation {
+			s.asked = batch.Incarnation
+		}
 	})
 	k.checksum = c.machine.Checksum()
 	c.log[index], c.last = k, index
@@ -261,6 +265,10 @@ func (c *checker) apply(m *member, index, term uint64, data []byte) *canonical {
 		c.model.compare(c.machine)
 	}
 	return k
+}
+
+func attaches(req *znode.Request) bool {
+	return req.Kind == znode.KindCreateSession || req.Kind == znode.KindReattach
 }
 
 // majorityHas looks at the disks as a power loss would leave them.
@@ -402,10 +410,11 @@ func (c *checker) expiredInTime(s *sessionTruth, req *znode.Request, term uint64
 }
 
 // ownerDied says whether the member that a session is attached to has died since, or may seem to
-// have.
+// have. An attachment can be applied long after the process that asked for it has died: it waited
+// in a leader's log for a quorum.
 func (c *checker) ownerDied(s *sessionTruth) bool {
 	owner := c.w.members[s.owner-1]
-	return !owner.up || owner.diedAt+c.w.config.slowMax+time.Second >= s.attachedAt
+	return !owner.up || owner.stepped.Incarnation() != s.asked || owner.diedAt+c.w.config.slowMax+time.Second >= s.attachedAt
 }
 
 // expired judges the end of a session that its client did not ask for.
