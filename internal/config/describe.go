@@ -1,5 +1,10 @@
 package config
 
+import (
+	"strconv"
+	"strings"
+)
+
 // Source says which layer an effective value came from; the numbers are those of
 // DescribeConfigs (ConfigSource).
 type Source int8
@@ -60,7 +65,7 @@ func DescribeTopic(topic map[string]string, broker BrokerLayers) []Entry {
 		entry := Entry{Name: k.name, Type: k.typ, Doc: k.text, Source: SourceDefault}
 		chain := k.chain(broker, topic)
 		if len(chain) > 0 {
-			value := k.convert(chain[0])
+			value := k.typ.told(k.convert(chain[0]))
 			entry.Value = &value
 		}
 		if entry.Synonyms = k.shown(chain); len(entry.Synonyms) > 0 {
@@ -69,6 +74,23 @@ func DescribeTopic(topic map[string]string, broker BrokerLayers) []Entry {
 		entries = append(entries, entry)
 	}
 	return entries
+}
+
+// told is a topic's value as Apache's broker tells it: parsed and written again, unlike in the
+// synonyms (ConfigDef.convertToString).
+func (t Type) told(value string) string {
+	switch t {
+	case Bool:
+		return strings.ToLower(value)
+	case Double:
+		if number, err := strconv.ParseFloat(value, 64); err == nil {
+			value = strconv.FormatFloat(number, 'f', -1, 64)
+			if !strings.Contains(value, ".") {
+				value += ".0"
+			}
+		}
+	}
+	return value
 }
 
 // shown is the part of the chain that is told: the broker's keys from the key's own synonym

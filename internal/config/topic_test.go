@@ -131,3 +131,15 @@ func checkDefault(t *testing.T, k *key) {
 		t.Errorf("%s has no text", k.name)
 	}
 }
+
+// What a topic's own values are told as is what was read from them; the synonyms have them as
+// they were written.
+func TestDescribedValuesAreParsed(t *testing.T) {
+	written := map[string]string{"unclean.leader.election.enable": "TRUE", "min.cleanable.dirty.ratio": "1"}
+	told := map[string]string{"unclean.leader.election.enable": "true", "min.cleanable.dirty.ratio": "1.0"}
+	for _, entry := range DescribeTopic(written, BrokerLayers{}) {
+		if want, found := told[entry.Name]; found && (*entry.Value != want || *entry.Synonyms[0].Value != written[entry.Name]) {
+			t.Errorf("%s: %q from %q, want %q from %q", entry.Name, *entry.Value, *entry.Synonyms[0].Value, want, written[entry.Name])
+		}
+	}
+}

@@ -245,8 +245,10 @@ func (b *Broker) writeTopics(ctx context.Context, creations []*topicCreation) {
 			topics, writing = append(topics, creation.topic), append(writing, creation)
 		}
 	}
-	for i, err := range b.registry.CreateTopics(ctx, topics) {
+	for i, err := range b.createWhenDeleted(ctx, topics) {
 		switch {
+		case errors.Is(err, registry.ErrBeingDeleted):
+			writing[i].err = controller.Refuse(kerr.TopicAlreadyExists, "Topic '%s' is marked for deletion.", topics[i].Name)
 		case errors.Is(err, registry.ErrNodeExists):
 			writing[i].err = controller.Refuse(kerr.TopicAlreadyExists, "Topic '%s' already exists.", topics[i].Name)
 		case err != nil:
@@ -256,6 +258,31 @@ func (b *Broker) writeTopics(ctx context.Context, creations []*topicCreation) {
 				"replicationFactor", writing[i].factor, "topicId", topics[i].Assignment.ID.String())
 		}
 	}
+}
+
+// createWhenDeleted creates topics. Between the end of an earlier topic of the same name and the
+// removal of the mark for its deletion there is a moment in which clients know nothing of
+// either: that is waited for.
+func (b *Broker) createWhenDeleted(ctx context.Context, topics []registry.NewTopic) []error {
+	const patience, pause = time.Second, 5 * time.Millisecond
+	errs := b.registry.CreateTopics(ctx, topics)
+	for waited := time.Duration(0); waited < patience && ctx.Err() == nil; waited += pause {
+		var again []registry.NewTopic
+		var at []int
+		for i, err := range errs {
+			if errors.Is(err, registry.ErrBeingDeleted) {
+				again, at = append(again, topics[i]), append(at, i)
+			}
+		}
+		if len(again) == 0 {
+			break
+		}
+		time.Sleep(pause)
+		for i, err := range b.registry.CreateTopics(ctx, again) {
+			errs[at[i]] = err
+		}
+	}
+	return errs
 }
 
 // awaitTopics waits until this broker knows leaders for all partitions; a topic that does

@@ -382,7 +382,7 @@ func (c *fetchContext) news(partition *fetchPartition, result *replication.Fetch
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	if result.Err != nil {
-		if result.Awaited && c.incremental && c.follower {
+		if result.Awaited && c.incremental && c.follower && c.session.follower {
 			return false // a LeaderAndIsr under way will cure it: the next request asks again
 		}
 		partition.sentHighWatermark = cluster.NoOffset // the next good one must be sent

@@ -219,6 +219,9 @@ func (g *generator) fetchSession(request *kmsg.FetchRequest) {
 		return
 	}
 	session := pick(g, usable...)
+	if request.ReplicaID >= 0 {
+		request.ReplicaID, request.ReplicaState = -1, kmsg.NewFetchRequestReplicaState() // nobody else's session
+	}
 	g.roomy(request)
 	request.SessionID, request.SessionEpoch = session.id, session.epoch
 	if g.chance(8) {
@@ -267,6 +270,8 @@ func (g *generator) fetched(request *kmsg.FetchRequest, response *kmsg.FetchResp
 	case request.Version < 7:
 	case response.ErrorCode == 0 && response.SessionID > 0 && at >= 0 && response.SessionID == request.SessionID:
 		g.sessions[at].epoch++
+		g.sessions[at].version = max(g.sessions[at].version, request.Version)
+	case response.SessionID > 0 && (request.ReplicaID >= 0 || request.ReplicaState.ID >= 0): // a follower's: see docs/compatibility.md on newer epochs
 	case response.SessionID > 0:
 		g.sessions = append(g.sessions, &fetchState{id: response.SessionID, epoch: 1, byID: request.Version >= 13, version: request.Version, broker: g.target})
 	case response.ErrorCode == 0 && at >= 0 && request.SessionID != 0:
