@@ -29,18 +29,20 @@ type node struct {
 	*recorder
 }
 
-// recorder is an Observer that hands out results by token and notes everything.
+// recorder is an Observer that hands out results by token and notes everything, what is logged, too.
 type recorder struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	applied int
 	resets  int
 	reaped  int
+	serves  bool
 	ended   map[jute.SessionID]bool
+	logged  map[string]int // how often, by message
 }
 
 func newRecorder() *recorder {
-	r := &recorder{ended: make(map[jute.SessionID]bool)}
+	r := &recorder{ended: make(map[jute.SessionID]bool), logged: make(map[string]int)}
 	r.changed = sync.NewCond(&r.mu)
 	return r
 }
@@ -81,6 +83,36 @@ func (r *recorder) Dropped(token any) {
 		c <- outcome{dropped: true}
 	}
 }
+
+// note changes what is recorded.
+func (r *recorder) note(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+	r.changed.Broadcast()
+}
+
+// journal is a log that the recorder follows.
+type journal struct {
+	slog.Handler
+	r *recorder
+}
+
+func (j journal) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+
+func (j journal) Handle(ctx context.Context, record slog.Record) error {
+	j.r.note(func() { j.r.logged[record.Message]++ })
+	if !j.Handler.Enabled(ctx, record.Level) {
+		return nil
+	}
+	return j.Handler.Handle(ctx, record)
+}
+
+func (j journal) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return journal{j.Handler.WithAttrs(attrs), j.r}
+}
+
+func (j journal) WithGroup(name string) slog.Handler { return journal{j.Handler.WithGroup(name), j.r} }
 
 // until waits for a condition on what was recorded.
 func (r *recorder) until(t testing.TB, what string, cond func() bool) {
@@ -162,12 +194,14 @@ func (c *cluster) start(id znode.MemberID) *node {
 	config := c.configs[id]
 	r := newRecorder()
 	config.Observer = r
+	config.Logger = slog.New(journal{config.Logger.Handler(), r})
 	m, err := Start(context.Background(), config)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	n := &node{m, r}
 	c.members[id] = n
+	m.OnServing(func(on bool) { r.note(func() { r.serves = on }) })
 	return n
 }
 
@@ -180,15 +214,11 @@ func (c *cluster) kill(id znode.MemberID) {
 // leader waits until all running members serve and agree on a leader.
 func (c *cluster) leader() *node {
 	c.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for time.Now().Before(deadline) {
+	for begin := time.Now(); time.Since(begin) < 30*time.Second; {
 		leaders := map[znode.MemberID]bool{}
 		for _, m := range c.members {
-			id := m.view.Load().leader
-			if !m.Serving() {
-				id = 0
-			}
-			leaders[id] = true
+			m.until(c.t, "the member serves", func() bool { return m.serves })
+			leaders[m.view.Load().leader] = true
 		}
 		if len(leaders) == 1 {
 			for id := range leaders {
@@ -197,10 +227,26 @@ func (c *cluster) leader() *node {
 				}
 			}
 		}
-		time.Sleep(2 * time.Millisecond)
+		for _, m := range c.members { // which those answer that have heard of the next leader
+			m.sync(c.t)
+		}
 	}
 	c.t.Fatal("no leader that all agree on")
 	return nil
+}
+
+// sync waits for a barrier; false if the member does not serve.
+func (n *node) sync(t testing.TB) bool {
+	t.Helper()
+	done := make(chan bool, 1)
+	n.Barrier(nil, func(ok bool) { done <- ok })
+	select {
+	case ok := <-done:
+		return ok
+	case <-time.After(30 * time.Second):
+		t.Fatal("a barrier is not answered")
+		return false
+	}
 }
 
 // follower is a running member that does not lead.
@@ -267,14 +313,12 @@ func (n *node) checksum() (index uint64, sum uint64) {
 func (c *cluster) agree() {
 	c.t.Helper()
 	leader := c.leader()
-	done := make(chan bool, 1)
-	leader.Barrier(nil, func(ok bool) { done <- ok })
-	<-done
-	deadline := time.Now().Add(30 * time.Second)
-	for time.Now().Before(deadline) {
+	for begin := time.Now(); time.Since(begin) < 30*time.Second; {
+		leader.sync(c.t)
 		index, sum := leader.checksum()
 		same := true
 		for id, m := range c.members {
+			m.sync(c.t)
 			i, s := m.checksum()
 			if i == index && s != sum {
 				c.t.Fatalf("member %d has another state than the leader at entry %d", id, index)
@@ -284,7 +328,6 @@ func (c *cluster) agree() {
 		if same {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	c.t.Fatal("members do not arrive at the same entry")
 }

@@ -38,6 +38,36 @@ type writer struct {
 	prefix       string
 	acknowledged []string
 	unknown      int
+	progress     *progress
+}
+
+// progress counts the acknowledgements of all writers of a round.
+type progress struct {
+	mu    sync.Mutex
+	more  *sync.Cond
+	count int
+}
+
+func newProgress() *progress {
+	p := &progress{}
+	p.more = sync.NewCond(&p.mu)
+	return p
+}
+
+func (p *progress) add() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.count++
+	p.more.Broadcast()
+}
+
+// await waits for so many more.
+func (p *progress) await(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for n += p.count; p.count < n; {
+		p.more.Wait()
+	}
 }
 
 func (w *writer) run(t *testing.T, m *node, session jute.SessionID, stop <-chan struct{}) {
@@ -59,6 +89,7 @@ func (w *writer) run(t *testing.T, m *node, session jute.SessionID, stop <-chan 
 			w.unknown++
 		case o.Code == jute.OK:
 			w.acknowledged = append(w.acknowledged, s.path)
+			w.progress.add()
 		default:
 			t.Errorf("%s: %v", s.path, o.Code)
 		}
@@ -76,6 +107,12 @@ func (w *writer) run(t *testing.T, m *node, session jute.SessionID, stop <-chan 
 		window = append(window, sent{path, m.submit(create(session, open.Generation, path, "x", 0))})
 		if len(window) >= 16 {
 			take()
+		}
+		if w.unknown > 0 { // the member is gone
+			for len(window) > 0 {
+				take()
+			}
+			return
 		}
 	}
 }
@@ -95,24 +132,28 @@ func testNothingIsLost(t *testing.T, size, rounds int) {
 	session := jute.SessionID(1)
 	for round := range rounds {
 		stop := make(chan struct{})
+		written := newProgress()
 		var wg sync.WaitGroup
 		for id, m := range c.members {
-			w := &writer{prefix: fmt.Sprintf("r%d-m%d", round, id)}
+			w := &writer{prefix: fmt.Sprintf("r%d-m%d", round, id), progress: written}
 			all = append(all, w)
 			session++
 			mine := session
 			wg.Go(func() { w.run(t, m, mine, stop) })
 		}
-		time.Sleep(150 * time.Millisecond)
+		written.await(1000)
 		victims := memberIDs(c.configs[1].Peers)
-		if round%3 != 2 { // a minority
+		minority := round%3 != 2
+		if minority {
 			random.Shuffle(size, func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
 			victims = victims[:(size-1)/2]
 		}
 		for _, id := range victims {
 			c.kill(id)
 		}
-		time.Sleep(150 * time.Millisecond)
+		if minority {
+			written.await(1000)
+		}
 		close(stop)
 		wg.Wait()
 		for _, id := range victims {
@@ -202,7 +243,6 @@ func TestBehindTheLogCatchesUp(t *testing.T) {
 	id := behind.config.ID
 	c.kill(id)
 	stop := make(chan struct{})
-	var written atomic.Int64
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for i := 0; ; i++ {
@@ -215,18 +255,14 @@ func TestBehindTheLogCatchesUp(t *testing.T) {
 				t.Errorf("write %d: %v", i, o.Code)
 				return
 			}
-			written.Store(int64(i))
 		}
 	})
-	for leader.Status().FirstIndex <= 300 {
-		time.Sleep(5 * time.Millisecond)
-	}
+	leader.until(t, "the log begins behind the member", func() bool { return leader.logged["snapshot saved"] >= 2 })
 	n := c.start(id)
 	n.until(t, "a snapshot arrives", func() bool { return n.resets > 0 })
-	at := written.Load()
-	for written.Load() < at+50 {
-		time.Sleep(time.Millisecond)
-	}
+	at := 0
+	n.note(func() { at = n.applied })
+	n.until(t, "entries follow", func() bool { return n.applied >= at+50 })
 	close(stop)
 	wg.Wait()
 	c.agree()

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"understudy/internal/coordination/jute"
 	"understudy/internal/coordination/wal"
@@ -45,13 +44,10 @@ func (c *cluster) write(n *node, generation uint64, from, to int) {
 // awaitRecovered waits until a member has the others' state and votes again.
 func (c *cluster) awaitRecovered(id znode.MemberID) {
 	c.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for c.members[id].Recovering() {
-		if time.Now().After(deadline) {
-			c.t.Fatalf("member %d is still recovering: %+v", id, c.members[id].Status())
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	m := c.members[id]
+	m.until(c.t, "the member has recovered", func() bool {
+		return m.logged["recovered from damaged state: this member votes again"] > 0
+	})
 }
 
 // A member whose log is damaged sets it aside, copies the others' state, and is a full
