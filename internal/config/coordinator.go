@@ -32,6 +32,8 @@ type Coordinator struct {
 
 	FourLetterWhitelist []string // "*" = all
 	SnapshotCount       int
+	ContainerCheck      time.Duration
+	SuperDigest         string // user:hash, "" for nobody
 }
 
 // Member is one server.N line.
@@ -69,6 +71,8 @@ func ParseCoordinator(values map[string]string, strict bool) (*Coordinator, []Wa
 	c.MaxClientConnections = s.int("maxClientCnxns")
 	c.FourLetterWhitelist = s.list("4lw.commands.whitelist")
 	c.SnapshotCount = s.int("snapCount")
+	c.ContainerCheck = time.Duration(s.int("znode.container.checkIntervalMs")) * time.Millisecond
+	c.SuperDigest = s.str("DigestAuthenticationProvider.superDigest")
 	return c, s.warnings, s.problems.err()
 }
 

@@ -78,3 +78,13 @@ func TestBadCoordinatorValues(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestSuperUserAndContainers(t *testing.T) {
+	values := map[string]string{
+		"dataDir": t.TempDir(), "clientPort": "2181", "zookeeper.DigestAuthenticationProvider.superDigest": "super:D/InIHSb7yEEbrWz8b9l71RjZJU=", "znode.container.checkIntervalMs": "5",
+	}
+	c, warnings, err := ParseCoordinator(values, true)
+	if err != nil || len(warnings) != 0 || c.SuperDigest != "super:D/InIHSb7yEEbrWz8b9l71RjZJU=" || c.ContainerCheck != 5*time.Millisecond {
+		t.Errorf("%+v, warnings %v, %v", c, warnings, err)
+	}
+}

@@ -6,6 +6,7 @@ package config
 // it does; of any other, what it would have done.
 var coordinatorKeys = index([]key{
 	{"4lw.commands.whitelist", List, "srvr", nil, readOnly, supported, "The four-letter words that are answered; * for all."},
+	{"DigestAuthenticationProvider.superDigest", Password, unset, nil, readOnly, supported, "The super user, as user:hash, who may do everything."},
 	{"admin.commandURL", String, "/commands", nil, readOnly, noEffect, "places the admin server's commands; there is no admin server"},
 	{"admin.enableServer", Bool, "true", nil, readOnly, noEffect, "starts the admin HTTP server; there is none yet"},
 	{"admin.idleTimeout", Int, "30000", nil, readOnly, noEffect, "tunes the admin server; there is none yet"},
@@ -113,6 +114,7 @@ var coordinatorKeys = index([]key{
 	{"tickTime", Int, "3000", atLeast(1), readOnly, supported, "The unit of the other times, in milliseconds."},
 	{"txnLogSizeLimitInKb", Long, "-1", nil, readOnly, noEffect, "rolls the log by size; ours rolls by itself"},
 	{"watchManagerName", String, "", nil, readOnly, noEffect, "names the Java class that keeps watches"},
+	{"znode.container.checkIntervalMs", Int, "60000", atLeast(1), readOnly, supported, "The time between two looks for containers that have become empty, in milliseconds. (ZooKeeper reads it as a JVM property only.)"},
 })
 
 // coordinatorPrefixes are families of keys.
@@ -129,5 +131,5 @@ var coordinatorPrefixes = []struct {
 	{"quorum.", security, "authenticates members"},
 	{"ssl.", security, "encrypts and authenticates connections"},
 	{"weight.", noEffect, "weighs votes; every member has one vote"},
-	{"znode.container.", noEffect, "tunes the removal of empty containers; they are removed once a minute"},
+	{"znode.container.", noEffect, "tunes the removal of empty containers; all that are empty are removed at once"},
 }

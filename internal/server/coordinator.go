@@ -21,7 +21,8 @@ func Coordinator(settings *config.Coordinator, logger *slog.Logger) coordinator.
 		TickTime: settings.TickTime, InitLimit: settings.InitLimit, SyncLimit: settings.SyncLimit,
 		MinSessionTimeout: settings.MinSessionTimeout, MaxSessionTimeout: settings.MaxSessionTimeout,
 		MaxClientConnections: settings.MaxClientConnections, FourLetterWhitelist: settings.FourLetterWhitelist,
-		SnapshotEntries: uint64(settings.SnapshotCount), Logger: logger,
+		SnapshotEntries: uint64(settings.SnapshotCount), ContainerCheckInterval: settings.ContainerCheck, SuperDigest: settings.SuperDigest,
+		Logger: logger,
 	}
 	if settings.ClientPort >= 0 {
 		converted.ClientAddr = net.JoinHostPort(settings.ClientHost, strconv.Itoa(settings.ClientPort))

@@ -42,6 +42,7 @@ func Apache(t testing.TB) *fleet.Program {
 			command := append([]string(nil), common...)
 			if role == "coordinator" {
 				return append(command, "-Xmx128m", "-Dzookeeper.admin.enableServer=false",
+					"-Dznode.container.checkIntervalMs=3600000", // at a time of its own; interop/crosscheck/zookeeper compares trees
 					"-cp", filepath.Join(zookeeper, "libs", "*"), "org.apache.zookeeper.server.quorum.QuorumPeerMain", config)
 			}
 			return append(command, "-Xmx256m", "-cp", filepath.Join(kafka, "libs", "*"), "kafka.Kafka", config)

@@ -35,6 +35,9 @@ type Config struct {
 	MaxClientConnections                 int // per address; 0 = unlimited, as in zoo.cfg
 	FourLetterWhitelist                  []string
 	SnapshotEntries                      uint64
+	ContainerCheckInterval               time.Duration // 0 = a minute
+	// SuperDigest is the user:hash that may do everything, "" for nobody.
+	SuperDigest string
 
 	Logger *slog.Logger
 }
@@ -72,7 +75,7 @@ func (c *Coordinator) start(ctx context.Context, config Config) error {
 	member, err := ensemble.Start(ctx, ensemble.Config{
 		ID: config.ID, Peers: config.Members, Dir: config.DataDir, FS: config.FS,
 		TickTime: config.TickTime, InitLimit: config.InitLimit, SyncLimit: config.SyncLimit,
-		SnapshotEntries: config.SnapshotEntries, Logger: config.Logger,
+		SnapshotEntries: config.SnapshotEntries, ContainerCheckInterval: config.ContainerCheckInterval, Logger: config.Logger,
 	})
 	if err != nil {
 		return err
@@ -85,7 +88,7 @@ func (c *Coordinator) start(ctx context.Context, config Config) error {
 		Member: member, ClientAddr: c.Addr(), TickTime: config.TickTime,
 		MinSessionTimeout: config.MinSessionTimeout, MaxSessionTimeout: config.MaxSessionTimeout,
 		MaxClientConnections: maxPerClient, FourLetterWhitelist: config.FourLetterWhitelist,
-		DataDir: config.DataDir, Logger: config.Logger,
+		SuperDigest: config.SuperDigest, DataDir: config.DataDir, Logger: config.Logger,
 	})
 	if err != nil {
 		return errors.Join(err, member.Stop(ctx))
