@@ -1,11 +1,14 @@
 package broker
 
 import (
+	"slices"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
 	"understudy/internal/streaming/group/classic"
+	"understudy/internal/streaming/metadata"
 	"understudy/internal/streaming/wire"
 )
 
@@ -19,6 +22,7 @@ func (b *Broker) handleOffsetDelete(request *wire.Request) {
 	image := b.metadata.Image()
 	var partitions []cluster.TopicPartition
 	var codes []*int16 // of partitions, by index
+	unknown := emptyAndUnknown(image, body)
 	body.Topics = merged(body.Topics, func(topic *kmsg.OffsetDeleteRequestTopic) (string, *[]kmsg.OffsetDeleteRequestTopicPartition) {
 		return topic.Topic, &topic.Partitions
 	}, func(partition *kmsg.OffsetDeleteRequestTopicPartition) int32 { return partition.Partition })
@@ -37,6 +41,11 @@ func (b *Broker) handleOffsetDelete(request *wire.Request) {
 			partitions, codes = append(partitions, tp), append(codes, &answer.Partitions[j].ErrorCode)
 		}
 	}
+	for _, name := range unknown {
+		if !slices.ContainsFunc(response.Topics, func(topic kmsg.OffsetDeleteResponseTopic) bool { return topic.Topic == name }) {
+			response.Topics = append(response.Topics, kmsg.OffsetDeleteResponseTopic{Topic: name})
+		}
+	}
 	if body.Group == "" {
 		response.ErrorCode, response.Topics = kerr.InvalidGroupID.Code, nil
 		request.Reply(response)
@@ -52,4 +61,16 @@ func (b *Broker) handleOffsetDelete(request *wire.Request) {
 		}
 		request.Reply(response)
 	})
+}
+
+// emptyAndUnknown are the topics without partitions that nobody knows: Apache's broker repeats
+// them, and leaves out those that it knows.
+func emptyAndUnknown(image *metadata.Image, body *kmsg.OffsetDeleteRequest) []string {
+	var out []string
+	for i := range body.Topics {
+		if topic := &body.Topics[i]; len(topic.Partitions) == 0 && image.Topic(topic.Topic) == nil {
+			out = append(out, topic.Topic)
+		}
+	}
+	return out
 }
