@@ -21,13 +21,14 @@ func TestSeedsThatFailed(t *testing.T) {
 	runSeeds(t, failedSeeds)
 }
 
-// TestFreshSeeds runs as many seeds as it can in a while, others each time.
+// TestFreshSeeds runs as many seeds as it can in a while, others each time: about 20 s of one
+// processor.
 func TestFreshSeeds(t *testing.T) {
 	from := uint64(time.Now().UnixNano()) % 1_000_000_000
 	t.Logf("starting seed %d", from)
-	count := uint64(150)
+	count := uint64(450)
 	if testing.Short() {
-		count = 30
+		count = 60
 	}
 	counts, runs := map[string]int{}, 0
 	for began := time.Now(); uint64(runs) < count && time.Since(began) < 40*time.Second; {
