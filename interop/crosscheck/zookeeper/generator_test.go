@@ -100,7 +100,11 @@ func (g *generator) step() step {
 		count += g.rng.Intn(8)
 	}
 	for range count {
-		st.requests = append(st.requests, g.request())
+		r := g.request()
+		st.requests = append(st.requests, r)
+		if r.op == jute.OpSetACL {
+			break // Apache's server may judge what comes right behind it by the ACL before
+		}
 	}
 	return st
 }
