@@ -145,14 +145,17 @@ func (s *side) exists(path string) bool {
 	return err == nil && found
 }
 
-// await polls until something has happened.
+// await asks until something has happened, of which the servers do not tell.
 func (s *side) await(what string, happened func() bool) error {
-	deadline := time.Now().Add(patience)
+	gaveUp := time.After(patience)
+	next := time.NewTicker(5 * time.Millisecond)
+	defer next.Stop()
 	for !happened() {
-		if time.Now().After(deadline) {
+		select {
+		case <-next.C:
+		case <-gaveUp:
 			return fmt.Errorf("%s: gave up waiting for %s", s.name, what)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	return nil
 }

@@ -396,19 +396,28 @@ func (s *side) expire(c *client, silent bool, seen *[]string) {
 	} else {
 		s.hangUp(c, seen)
 	}
-	for deadline := time.Now().Add(patience); err == nil; {
-		var now string
-		if now, err = s.globalSessions(c.addr); now != before {
-			break
-		}
-		if time.Now().After(deadline) {
-			*seen = append(*seen, "the session does not expire")
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	if err == nil {
+		err = s.awaitFewerSessions(c.addr, before)
 	}
 	if err != nil {
 		*seen = append(*seen, err.Error())
+	}
+}
+
+// awaitFewerSessions asks until the number of sessions has changed; nobody is told of it.
+func (s *side) awaitFewerSessions(addr, before string) error {
+	gaveUp := time.After(patience)
+	next := time.NewTicker(20 * time.Millisecond)
+	defer next.Stop()
+	for {
+		if now, err := s.globalSessions(addr); err != nil || now != before {
+			return err
+		}
+		select {
+		case <-next.C:
+		case <-gaveUp:
+			return errors.New("the session does not expire")
+		}
 	}
 }
 
