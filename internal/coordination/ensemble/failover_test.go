@@ -32,6 +32,26 @@ func TestLeaderIsReplacedByEvidence(t *testing.T) {
 	}
 }
 
+// TestElectionOverLongDistances: answers take as long as the members are apart, and attempts that
+// are repeated faster than that undo each other.
+func TestElectionOverLongDistances(t *testing.T) {
+	for _, latency := range []time.Duration{20, 60, 100, 150, 200} {
+		latency *= time.Millisecond
+		t.Run(latency.String(), func(t *testing.T) {
+			c := newSteppedCluster(t)
+			c.latency = latency
+			for range 5 {
+				begin := c.now
+				id := c.awaitLeader(t).config.ID
+				t.Logf("%v without a leader", c.now.Sub(begin))
+				c.kill(id)
+				c.run(t, func() bool { return c.leader() == nil })
+				c.start(t, id)
+			}
+		})
+	}
+}
+
 // writer keeps creating nodes through one member, with several under way, as long as it lives,
 // and remembers what was acknowledged.
 type writer struct {

@@ -383,7 +383,7 @@ func (l *loop) follow() {
 	case leader != 0:
 		l.campaign = campaign{}
 	case state == raft.StateCandidate:
-		l.campaignAfter(voteDelay(l.random)) // a new attempt before that would undo this one
+		l.standBackAfterVote() // a new attempt before that would undo this one
 	case l.campaign.due.IsZero():
 		l.campaignAfter(retryDelay(l.random))
 	}
@@ -476,18 +476,24 @@ func (l *loop) memberDied(id znode.MemberID) {
 // members that saw the leader die all make one, within milliseconds. What keeps them from
 // undoing each other's: a pre-vote costs nothing and is repeated every 20 to 50 ms; of two
 // that ask for it at once the one with the lower number goes first (outranks); who gave or
-// asked for a real vote, which takes an fsync on both sides, stands back for longer.
+// asked for a real vote, which takes an fsync on both sides, stands back for longer; and for longer
+// still where nothing comes of it, as votes are worth nothing once their candidate tries anew, and
+// take as long as the members are apart.
 type campaign struct {
-	due  time.Time
-	idle bool // no majority is reachable: nothing is tried
+	due   time.Time
+	idle  bool // no majority is reachable: nothing is tried
+	votes int  // asked for and given since there was a leader
 }
 
 func retryDelay(random *rand.Rand) time.Duration {
 	return time.Duration(20+random.IntN(30)) * time.Millisecond
 }
 
-func voteDelay(random *rand.Rand) time.Duration {
-	return time.Duration(100+random.IntN(50)) * time.Millisecond
+// standBackAfterVote lets a vote that was asked for or given be counted.
+func (l *loop) standBackAfterVote() {
+	wait := time.Duration(100+l.random.IntN(50)) * time.Millisecond
+	l.campaignAfter(wait << min(max(l.campaign.votes-1, 0), 4))
+	l.campaign.votes++
 }
 
 // outranks says that another's pre-vote is not answered because this member's own attempt goes
@@ -509,7 +515,7 @@ func (l *loop) standBack(responses []*pb.Message) {
 		}
 		switch r.GetType() {
 		case pb.MsgVoteResp:
-			l.campaignAfter(voteDelay(l.random))
+			l.standBackAfterVote()
 		case pb.MsgPreVoteResp:
 			if due := l.now.Add(retryDelay(l.random)); due.After(l.campaign.due) {
 				l.campaign.due = due
@@ -542,7 +548,7 @@ func (l *loop) campaignIfDue() {
 		}
 	}
 	if connected <= (len(l.peers)+1)/2 {
-		l.campaign.due, l.campaign.idle = time.Time{}, true
+		l.campaign = campaign{idle: true}
 		return
 	}
 	l.campaignNow()

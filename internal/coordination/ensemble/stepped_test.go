@@ -23,11 +23,17 @@ import (
 // steppedCluster moves three members on one goroutine: every part in turn, frames at once.
 type steppedCluster struct {
 	now     time.Time
-	members []*Stepped // by id, from 1; nil: it does not run
+	latency time.Duration // of each frame
+	members []*Stepped    // by id, from 1; nil: it does not run
 	disks   []*vfs.Mem
-	frames  []func()
+	frames  []steppedFrame // under way
 	trace   []string
 	logged  []string // messages from Info up
+}
+
+type steppedFrame struct {
+	due     time.Time
+	deliver func()
 }
 
 func newSteppedCluster(t *testing.T) *steppedCluster {
@@ -55,14 +61,14 @@ func (c *steppedCluster) start(t *testing.T, id znode.MemberID) *Stepped {
 				return false
 			}
 			c.trace = append(c.trace, fmt.Sprintf("%d->%d %s", id, to, label))
-			c.frames = append(c.frames, func() {
+			c.frames = append(c.frames, steppedFrame{c.now.Add(c.latency), func() {
 				if c.members[to-1] == nil {
 					return
 				}
 				if err := c.members[to-1].Receive(id, frame); err != nil {
 					t.Errorf("frame %s from %d to %d: %v", label, id, to, err)
 				}
-			})
+			}})
 			return true
 		},
 	})
@@ -118,8 +124,12 @@ func (c *steppedCluster) run(t *testing.T, until func() bool) bool {
 		}
 		frames := c.frames
 		c.frames = nil
-		for _, deliver := range frames {
-			deliver()
+		for _, f := range frames {
+			if f.due.After(c.now) {
+				c.frames = append(c.frames, f)
+				continue
+			}
+			f.deliver()
 		}
 		if until() {
 			return true
