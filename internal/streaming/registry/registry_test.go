@@ -222,6 +222,9 @@ func testTopics(t *testing.T, r *Registry) {
 	if errs := r.MarkTopicsDeleted(ctx, []string{"t", "t"}); errs[0] != nil || errs[1] != nil {
 		t.Error(errs)
 	}
+	if errs := r.CreateTopics(ctx, []NewTopic{topic}); !errors.Is(errs[0], ErrBeingDeleted) {
+		t.Errorf("created while the mark for its deletion is there: %v", errs[0])
+	}
 	if marked, err := r.TopicsMarkedDeleted(ctx); !slices.Equal(marked, []string{"t"}) || err != nil {
 		t.Errorf("marked %v, %v", marked, err)
 	}
@@ -230,6 +233,9 @@ func testTopics(t *testing.T, r *Registry) {
 	}
 	if topics, err := r.Topics(ctx, false); !slices.Equal(topics, []string{"u"}) || err != nil {
 		t.Errorf("topics %v, %v", topics, err)
+	}
+	if result := r.Execute(ctx, nil, []Op{{Kind: OpDelete, Path: DeleteTopicPath("t"), Version: AnyVersion}})[0]; result.Err != nil {
+		t.Error(result.Err)
 	}
 	// The configuration that a deleted topic left does not stand in the way of a new one.
 	topic.Config = nil

@@ -30,6 +30,8 @@ var (
 	ErrNodeExists error = jute.NodeExists
 	ErrBadVersion error = jute.BadVersion
 	ErrNotEmpty   error = jute.NotEmpty
+	// ErrBeingDeleted: a topic of the name was marked for deletion, and the mark is still there.
+	ErrBeingDeleted = errors.New("the topic of this name is being deleted")
 	// ErrControllerMoved: a fenced write found that another controller has been elected.
 	ErrControllerMoved = errors.New("another controller has been elected")
 	// ErrNoController: a configuration write needs an active controller to be guarded by.

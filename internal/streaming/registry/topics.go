@@ -52,8 +52,13 @@ type NewTopic struct {
 
 // CreateTopics writes the configuration and the assignment of topics, each topic in one
 // multi, all topics in one batch, and returns an error for each (ErrNodeExists if the topic
-// is there). The controller finds them by its watch. The configuration is written even when
-// empty, and without a change notification, as in Kafka.
+// is there, ErrBeingDeleted as long as the mark of an earlier topic's deletion is). The
+// controller finds them by its watch. The configuration is written even when empty, and without
+// a change notification, as in Kafka.
+//
+// The mark goes last in a deletion, and what goes before it may be done twice, by the same
+// controller or the next. A topic created in between would be deleted, too (in Kafka it is). So
+// the multi makes the mark and takes it away: it fails if there is one.
 func (r *Registry) CreateTopics(ctx context.Context, topics []NewTopic) []error {
 	errs := make([]error, len(topics))
 	ops := make([]zkclient.Op, len(topics))
@@ -63,18 +68,28 @@ func (r *Registry) CreateTopics(ctx context.Context, topics []NewTopic) []error 
 		if configExists {
 			write = zkclient.SetData(path, config, AnyVersion)
 		}
-		return zkclient.Multi(write, zkclient.Create(TopicPath(topics[i].Name), EncodeTopic(&topics[i].Assignment), zkclient.Persistent))
+		mark := DeleteTopicPath(topics[i].Name)
+		return zkclient.Multi(zkclient.Create(mark, nil, zkclient.Persistent), zkclient.Delete(mark, AnyVersion),
+			write, zkclient.Create(TopicPath(topics[i].Name), EncodeTopic(&topics[i].Assignment), zkclient.Persistent))
 	}
 	for i := range topics {
 		ops[i] = build(i, false)
 	}
 	for i, result := range r.doAll(ctx, ops) {
 		// A configuration left over from an earlier topic of the name is replaced.
-		if errors.Is(result.Err, ErrNodeExists) && len(result.Results) == 2 && errors.Is(result.Results[0].Err, ErrNodeExists) {
+		const mark, config = 0, 2
+		existed := func(op int) bool {
+			return errors.Is(result.Err, ErrNodeExists) && len(result.Results) > op && errors.Is(result.Results[op].Err, ErrNodeExists)
+		}
+		if existed(config) {
 			result = r.do(ctx, build(i, true))
 		}
+		marked := existed(mark)
 		if errors.Is(result.Err, ErrNodeExists) && r.isOurs(ctx, &topics[i]) {
-			result.Err = nil // written, and the reply lost with its connection
+			result.Err, marked = nil, false // written, and the reply lost with its connection
+		}
+		if marked {
+			result.Err = ErrBeingDeleted
 		}
 		if result.Err != nil {
 			errs[i] = fmt.Errorf("create topic %s: %w", topics[i].Name, result.Err)
