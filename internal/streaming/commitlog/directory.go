@@ -38,6 +38,7 @@ type logDirectory struct {
 	cleanShutdown bool                              // the mark was there at start
 	found         map[cluster.TopicPartition]string // partition directories found at start
 	logs          int                               // hosted logs; under Manager.mu
+	deletions     atomic.Bool                       // logs were deleted since the names were synced
 }
 
 // openDirectory locks a log directory and reads what describes it. On error nothing stays

@@ -327,9 +327,25 @@ func (m *Manager) Delete(tp cluster.TopicPartition) error {
 	if err := m.config.FS.Rename(l.path, target); err != nil {
 		return d.fail(err)
 	}
+	d.deletions.Store(true)
 	d.remover.later(target, l.Config().FileDeleteDelayMs)
 	m.logger.Info("log deleted", "topic", tp.Topic, "partition", tp.Partition, "dir", d.path)
 	return nil
+}
+
+// SecureDeletions makes what Delete did survive a power loss. A log that comes back under its name
+// stands in the way of the next topic of that name.
+func (m *Manager) SecureDeletions() error {
+	var failures error
+	for _, d := range m.dirs {
+		if !d.deletions.Swap(false) || d.failure() != nil {
+			continue
+		}
+		if err := d.fs.SyncDir(d.path); err != nil {
+			failures = errors.Join(failures, d.fail(err))
+		}
+	}
+	return failures
 }
 
 // shut makes the log refuse everything, waits for what is under way, and lets go of its

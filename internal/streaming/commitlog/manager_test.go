@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand"
 	"net"
 	"os"
 	"path/filepath"
@@ -505,5 +506,26 @@ func TestTopicIDIsDurableWithTheRecords(t *testing.T) {
 	reopened := openManager(t, config).Get(testPartition)
 	if reopened.EndOffset() != 2 || reopened.TopicID() != (cluster.TopicID{1, 2, 3}) {
 		t.Errorf("end %d, topic id %v", reopened.EndOffset(), reopened.TopicID())
+	}
+}
+
+// A deleted log stays deleted when the power goes: it would stand in the way of the next topic
+// of its name.
+func TestDeletionsSurviveAPowerLoss(t *testing.T) {
+	fsys := vfs.NewMem()
+	m := openManager(t, testConfig(fsys, testDir))
+	l := openLog(t, m, DefaultLogConfig())
+	mustAppend(t, l, batchOf(t, record.DefaultOptions(), 1, "value"))
+	if err := l.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.Delete(testPartition), m.SecureDeletions()); err != nil {
+		t.Fatal(err)
+	}
+	for seed := range int64(10) {
+		again := openManager(t, testConfig(fsys.Crash(rand.New(rand.NewSource(seed))), testDir))
+		if l := again.Get(testPartition); l != nil {
+			t.Fatalf("seed %d: the log is there again, with %d records", seed, l.EndOffset())
+		}
 	}
 }

@@ -54,6 +54,12 @@ func (m *Manager) StopReplica(request *kmsg.StopReplicaRequest) *kmsg.StopReplic
 	for _, notify := range notifications {
 		notify()
 	}
+	if err := m.config.Logs.SecureDeletions(); err != nil {
+		m.logger.Error("deletions of logs are not durable", "err", err)
+		for i := range response.Partitions {
+			response.Partitions[i].ErrorCode = kerr.KafkaStorageError.Code
+		}
+	}
 	return response
 }
 
