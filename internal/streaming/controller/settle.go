@@ -62,9 +62,9 @@ func (c *Core) leaderOnline(p *partition) bool {
 }
 
 func (c *Core) decideSettled(p *partition, unclean bool) (cluster.PartitionState, bool, error) {
-	online := c.eligible(p)
+	eligible := c.eligible(p)
 	if len(p.bounced) > 0 {
-		if next, ok := electBounced(p.assignment.Replicas, &p.state, online, p.bounced); ok {
+		if next, ok := electBounced(p.assignment.Replicas, &p.state, eligible, p.bounced); ok {
 			return next, true, nil
 		}
 	}
@@ -75,13 +75,13 @@ func (c *Core) decideSettled(p *partition, unclean bool) (cluster.PartitionState
 		return next, p.state.Leader >= 0, nil
 	}
 	if c.leaderOnline(p) {
-		next, changed := removeFromISR(&p.state, func(id cluster.BrokerID) bool { return !online(id) })
+		next, changed := removeFromISR(&p.state, func(id cluster.BrokerID) bool { return !eligible(id) })
 		return next, changed, nil
 	}
 	// A leader that is only suspected, or is shutting down, leads on while nobody can
 	// take over: it may well be alive.
 	mayServe := p.state.Leader >= 0 && !c.certainlyGone(p, p.state.Leader)
-	next, _, ok := electOffline(p.assignment.Replicas, &p.state, online, unclean && !mayServe)
+	next, _, ok := electOffline(p.assignment.Replicas, &p.state, eligible, unclean && !mayServe)
 	if ok {
 		return next, true, nil
 	}
@@ -120,26 +120,18 @@ func (c *Core) settled(o outcome, reason string) {
 // whereUnclean reads the topics' configurations where a clean election is impossible and an
 // unclean one is not.
 func (c *Core) whereUnclean(parts []*partition, then func(map[*topic]bool)) {
-	seen := map[*topic]bool{}
-	var topics []*topic
-	for _, p := range parts {
-		if !seen[p.topic] && c.needsUnclean(p) {
-			seen[p.topic] = true
-			topics = append(topics, p.topic)
-		}
-	}
-	c.readUnclean(topics, then)
+	c.readUnclean(topicsOf(filterPartitions(parts, c.needsUnclean)), then)
 }
 
 func (c *Core) needsUnclean(p *partition) bool {
 	if p.state.Leader >= 0 && !c.certainlyGone(p, p.state.Leader) {
 		return false
 	}
-	online := c.eligible(p)
-	if _, _, clean := electOffline(p.assignment.Replicas, &p.state, online, false); clean {
+	eligible := c.eligible(p)
+	if _, _, clean := electOffline(p.assignment.Replicas, &p.state, eligible, false); clean {
 		return false
 	}
-	_, _, possible := electOffline(p.assignment.Replicas, &p.state, online, true)
+	_, _, possible := electOffline(p.assignment.Replicas, &p.state, eligible, true)
 	return possible
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
@@ -33,8 +34,9 @@ import (
 //     no longer than Settings.UncleanStopPatience: most unclean stops are killed processes,
 //     which lose nothing, and the missing one may never come back.
 //   - If each that is there knows that its log has lost committed records (commitlog's LostTail:
-//     OFFSET_NOT_AVAILABLE), or a log outside the ISR goes further, for all assigned replicas, without end; unclean election
-//     (unclean.leader.election.enable, or kafka-leader-election) is the operator's way out.
+//     OFFSET_NOT_AVAILABLE), or a log outside the ISR goes further, for all assigned replicas,
+//     without end; unclean election (unclean.leader.election.enable, or kafka-leader-election)
+//     is the operator's way out.
 //
 // The idea is KIP-966's, whose eligible leader replicas ZooKeeper's znodes have no room for.
 // Brokers that do not tell how they stopped, Apache's, are elected as ever, and not asked.
@@ -57,15 +59,13 @@ type logEnd struct {
 	damagedTo cluster.Offset
 }
 
-func (e logEnd) compare(other logEnd) int {
-	return cmp.Or(cmp.Compare(e.epoch, other.epoch), cmp.Compare(e.offset, other.offset))
-}
-
-// preferred orders logs for an election: of equals the one that knows of no loss.
+// preferred orders logs for an election: the furthest first, of equals the one that knows of no
+// loss.
 func (e logEnd) preferred(other logEnd) int {
-	switch c := e.compare(other); {
-	case c != 0:
-		return -c
+	further := cmp.Or(cmp.Compare(other.epoch, e.epoch), cmp.Compare(other.offset, e.offset))
+	switch {
+	case further != 0:
+		return further
 	case e.lost == other.lost:
 		return 0
 	case e.lost:
@@ -77,10 +77,9 @@ func (e logEnd) preferred(other logEnd) int {
 // The versions and values of the question: ListOffsets answers it for any replica with the end
 // of its log, not the high watermark, where the replica id is the one for debugging.
 const (
-	listOffsetsVersion  = 7
-	debugReplica        = -2
-	latestTimestamp     = -1
-	codeOffsetsNotThere = 78 // OFFSET_NOT_AVAILABLE
+	listOffsetsVersion = 7
+	debugReplica       = -2
+	latestTimestamp    = -1
 )
 
 // suspect reports whether a member of the ISR may have lost the end of its log since the
@@ -190,7 +189,7 @@ func (c *Core) onLogEnds(event logEndsAnswered) {
 	for _, t := range event.response.Topics {
 		for _, answer := range t.Partitions {
 			p := c.partition(cluster.TopicPartition{Topic: t.Topic, Partition: answer.Partition})
-			lost := answer.ErrorCode == codeOffsetsNotThere
+			lost := answer.ErrorCode == kerr.OffsetNotAvailable.Code
 			if p == nil || p.inquiry == nil || answer.ErrorCode != 0 && !lost {
 				continue
 			}
@@ -198,7 +197,7 @@ func (c *Core) onLogEnds(event logEndsAnswered) {
 			parts = append(parts, p)
 		}
 	}
-	c.electFurthest(parts, func() { c.inquire() })
+	c.electFurthest(parts, c.inquire)
 }
 
 // onInquiryTick looks again at the partitions that wait.
@@ -210,7 +209,7 @@ func (c *Core) onInquiryTick() {
 			parts = append(parts, p)
 		}
 	})
-	c.electFurthest(parts, func() { c.inquire() })
+	c.electFurthest(parts, c.inquire)
 }
 
 // verdict of what is known of a partition's logs.
@@ -275,10 +274,10 @@ func (p *partition) withoutUnmendable(candidates []cluster.BrokerID) []cluster.B
 		})
 	}
 	whole := func(id cluster.BrokerID) bool { return slices.Contains(p.state.ISR, id) && !p.inquiry.ends[id].lost }
-	if !slices.ContainsFunc(candidates, whole) {
-		return candidates
+	if left := filter(candidates, mendable); slices.ContainsFunc(left, whole) {
+		return left
 	}
-	return filter(candidates, mendable)
+	return candidates
 }
 
 // electFurthest elects where the judgement is to.
@@ -361,10 +360,13 @@ func (c *Core) logFurthest(o outcome) {
 		"lastEpoch", end.epoch, "logEnd", end.offset, "isrBefore", o.before.ISR, "asked", len(p.inquiry.ends))
 }
 
+// topicsOf returns each topic of some partitions once, in their order.
 func topicsOf(parts []*partition) []*topic {
+	seen := map[*topic]bool{}
 	var topics []*topic
 	for _, p := range parts {
-		if len(topics) == 0 || topics[len(topics)-1] != p.topic {
+		if !seen[p.topic] {
+			seen[p.topic] = true
 			topics = append(topics, p.topic)
 		}
 	}

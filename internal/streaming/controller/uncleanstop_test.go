@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"understudy/internal/streaming/cluster"
@@ -41,7 +42,7 @@ func (w *world) tellLogEnds(ends map[cluster.BrokerID]logEnd) (asked []cluster.B
 		answer := kmsg.NewListOffsetsResponseTopicPartition()
 		answer.LeaderEpoch, answer.Offset, answer.Timestamp = int32(end.epoch), int64(end.offset), int64(end.damagedTo)
 		if end.lost {
-			answer.ErrorCode = codeOffsetsNotThere
+			answer.ErrorCode = kerr.OffsetNotAvailable.Code
 		}
 		topic.Partitions = append(topic.Partitions, answer)
 		response.Topics = append(response.Topics, topic)
@@ -101,6 +102,8 @@ func TestUncleanStops(t *testing.T) {
 			ends: ends{1: damaged(4, 80, 75), 2: at(4, 70), 3: at(4, 50)}, leader: 2, later: 2, isrThen: ids(2)},
 		{name: "the furthest is damaged beyond all the others, none of them whole", isr: ids(1, 2), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopClean},
 			ends: ends{1: damaged(4, 80, 75), 2: short(4, 70), 3: at(4, 50)}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "it alone is in sync, and damaged, though it does not say that it has lost anything", isr: ids(1), back: returns{1: cluster.StopUnclean},
+			ends: ends{1: {epoch: 4, offset: 80, damagedTo: 75}}, leader: 1, later: 1, isrThen: ids(1)},
 		{name: "a longer log of an earlier epoch is not further", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
 			ends: ends{1: at(5, 60), 2: at(4, 80), 3: at(4, 90)}, leader: 1, later: 1, isrThen: ids(1)},
 		{name: "all lost power, all are back", isr: ids(1, 2, 3), back: returns{1: cluster.StopUnclean, 2: cluster.StopUnclean, 3: cluster.StopUnclean},
