@@ -46,6 +46,7 @@ type client struct {
 	session  jute.SessionID
 	password []byte
 	lastZxid jute.Zxid
+	replied  jute.Zxid // of the newest reply
 }
 
 // newSide connects the walker, which knows all passwords, and takes the zxid from which all others count.
@@ -307,6 +308,7 @@ func (s *side) next(c *client, op jute.OpCode, seen *[]string) (isReply bool) {
 		*seen = append(*seen, s.event(h, &d))
 		return false
 	}
+	c.replied = h.Zxid
 	*seen = append(*seen, s.reply(op, h, &d))
 	return true
 }
@@ -349,31 +351,48 @@ func (c *client) frame() ([]byte, error) {
 	return payload, err
 }
 
-// settle sends a barrier on every connection and notes what had come before its reply. In an ensemble it does so twice:
-// Apache's sync can be answered a moment before the last change is applied, by another thread.
+// settle sends a barrier on every connection and notes what had come before its reply. In an ensemble it does so twice, and
+// again where the reply is from before what some client has seen: Apache's sync can be answered a moment before the last
+// change is applied, by another thread.
 func (s *side) settle(seen *[]string) {
 	all := s.all()
 	events := make([][]string, len(all))
+	again := func(*client) bool { return true }
 	for round := min(len(s.addrs), 2); round > 0; round-- {
+		s.round(all, events, again)
+	}
+	for deadline := time.Now().Add(patience); len(s.addrs) > 1 && time.Now().Before(deadline); {
+		var last jute.Zxid
 		for _, c := range all {
-			if c.conn != nil {
-				_, _ = c.conn.Write(s.appendRequest(nil, &s.barrier)) // a failure shows when reading
-			}
+			last = max(last, c.lastZxid)
 		}
-		for i, c := range all {
-			if c.conn == nil {
-				continue
-			}
-			s.collect(c, []request{s.barrier}, &events[i])
-			if n := len(events[i]); round > 1 && strings.HasPrefix(events[i][n-1], "reply ") {
-				events[i] = events[i][:n-1]
-			}
+		behind := func(c *client) bool { return c.replied < last }
+		if !slices.ContainsFunc(all, func(c *client) bool { return c.conn != nil && behind(c) }) {
+			break
 		}
+		s.round(all, events, behind)
 	}
 	for i, lines := range events {
 		if len(lines) > 0 {
 			*seen = append(append(*seen, fmt.Sprintf("connection %d:", i)), lines...)
 		}
+	}
+}
+
+// round sends a barrier on the connections that are chosen; the reply takes the place of the one before.
+func (s *side) round(all []*client, events [][]string, chosen func(*client) bool) {
+	var asked []int
+	for i, c := range all {
+		if c.conn != nil && chosen(c) {
+			asked = append(asked, i)
+			_, _ = c.conn.Write(s.appendRequest(nil, &s.barrier)) // a failure shows when reading
+		}
+	}
+	for _, i := range asked {
+		if n := len(events[i]); n > 0 && strings.HasPrefix(events[i][n-1], "reply ") {
+			events[i] = events[i][:n-1]
+		}
+		s.collect(all[i], []request{s.barrier}, &events[i])
 	}
 }
 
