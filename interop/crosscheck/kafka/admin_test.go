@@ -235,8 +235,12 @@ func (g *generator) brokerConfig() (name string, value *string) {
 // configOf is an override. What is written reaches the logs some time later, on either side,
 // so that what decides how records are taken is only validated.
 func (g *generator) configOf(kind kmsg.ConfigResourceType, validateOnly bool) (string, *string) {
-	if kind == kmsg.ConfigResourceTypeBroker && (validateOnly || !g.cluster()) { // the other brokers would hear of it some time later
-		return g.brokerConfig()
+	if kind == kmsg.ConfigResourceTypeBroker {
+		name, value := g.brokerConfig()
+		if g.cluster() && !validateOnly {
+			name = "broker.id" // which is refused; of others the other brokers would hear some time later
+		}
+		return name, value
 	}
 	name, value := g.topicConfig()
 	switch name {
