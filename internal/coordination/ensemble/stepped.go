@@ -420,6 +420,10 @@ func (s *Stepped) Applied() (index, term uint64) {
 	return s.applier.applied.Load(), s.applier.term.Load()
 }
 
+// Pending is the number of the oldest request that was submitted here and is not applied here
+// yet, and how many there are.
+func (s *Stepped) Pending() (oldest uint64, count int) { return s.forward.oldest() }
+
 // Committed is the index up to which raft knows entries to be committed.
 func (s *Stepped) Committed() uint64 { return s.loop.node.BasicStatus().GetCommit() }
 
