@@ -592,6 +592,21 @@ func (c *checker) read(client *client, r *request, h jute.ReplyHeader, body []by
 	}
 }
 
+// stuckAfter is when a request that is not applied is stuck, while everything is well.
+const stuckAfter = 2 * time.Second
+
+// rememberPending notes the oldest request that waits at each member.
+func (c *checker) rememberPending() {
+	for _, m := range c.w.members {
+		m.oldest = 0
+		if m.up {
+			if oldest, count := m.stepped.Pending(); count > 0 {
+				m.oldest, m.oldestOf = oldest, m.life
+			}
+		}
+	}
+}
+
 // final is what must hold when everything has been well for a while.
 func (c *checker) final() {
 	w := c.w
@@ -602,6 +617,11 @@ func (c *checker) final() {
 		}
 		if !m.up {
 			w.fail("no-progress", "%s is down", m.name)
+		}
+	}
+	for _, m := range w.members {
+		if oldest, count := m.stepped.Pending(); count > 0 && m.life == m.oldestOf && oldest == m.oldest {
+			w.fail("no-progress", "request %d of %s has waited for %v, and %d with it", oldest, m.name, stuckAfter, count)
 		}
 	}
 	for _, cl := range w.clients {

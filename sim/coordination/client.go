@@ -19,6 +19,7 @@ type client struct {
 	name    string
 	sess    *session
 	conn    *connection
+	last    *member    // tried last
 	pending []*request // sent on conn, in order
 	muteTo  time.Duration
 	backlog []func()
@@ -118,6 +119,10 @@ func (c *client) muted() bool { return c.w.now < c.muteTo }
 func (c *client) connect() {
 	w, s := c.w, c.sess
 	m := w.members[w.chance.IntN(len(w.members))]
+	if c.last != nil && w.oneIn(3) {
+		m = c.last // it is the one that the client knows
+	}
+	c.last = m
 	c.conn, c.pending = w.connect(c, m), nil
 	c.heard, c.sent = w.now, w.now
 	r := jute.ConnectRequest{
@@ -290,6 +295,9 @@ func (c *client) operate(n uint64) {
 	case 0, 1:
 		c.create(top, 0)
 	case 2, 3:
+		if chance.IntN(4) == 0 {
+			child += "/deep" // perhaps below an ephemeral one
+		}
 		c.create(child, 0)
 	case 4, 5:
 		c.create(child, jute.FlagEphemeral)
@@ -300,8 +308,12 @@ func (c *client) operate(n uint64) {
 	case 8, 9, 10:
 		c.setData(either, version)
 	case 11, 12:
-		r := jute.PathVersionRequest{Path: child, Version: version}
-		c.write(jute.OpDelete, child, r.Append(nil))
+		path := either
+		if chance.IntN(4) == 0 {
+			path = child + "/deep"
+		}
+		r := jute.PathVersionRequest{Path: path, Version: version}
+		c.write(jute.OpDelete, path, r.Append(nil))
 	case 13:
 		c.multi(chance)
 	case 14, 15:

@@ -84,9 +84,10 @@
 //	acknowledged-lost         a client's write was answered and is not in the log as answered
 //	applied-twice             a request took effect twice
 //	fifo                      a session's writes were applied out of order, or with one left out
-//	tree-model                the tree is not what the writes make of it
+//	tree-model                the tree is not what the writes make of it, or one was refused for no reason
 //	linearizable-writes       a write was ordered before one acknowledged before it was sent
-//	sync-read                 a read behind a sync does not see what was acknowledged before it
+//	sync-read                 a read behind a sync does not see what was acknowledged before it,
+//	                          or a member serves clients before it has caught up
 //	read-content              a read's answer is not the state at its zxid
 //	zxid-monotone             a session saw a zxid go back
 //	reply-order               an answer came out of turn

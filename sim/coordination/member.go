@@ -48,13 +48,17 @@ type member struct {
 	atDeath []func()     // what others learn by it
 	planned map[int]bool // steps that are on their way
 
-	restored    bool // the state came from a snapshot in this step
+	known       uint64 // the last entry that anybody had applied when the process began
+	restored    bool   // the state came from a snapshot in this step
 	applied     []appliedRequest
 	disturbedAt time.Duration
 	leads       bool
 
 	diedAt time.Duration
 	acked  ackedState
+
+	oldest   uint64 // the request that waited when everything had been well for long, 0: none
+	oldestOf int    // in which life
 }
 
 // ackedState is what a member has told others, or itself, that it has stored.
@@ -95,6 +99,7 @@ func (m *member) start() {
 	m.up, m.paused, m.restored = true, false, false
 	m.planned, m.conns, m.backlog = map[int]bool{}, nil, nil
 	m.stepped, m.server = nil, nil
+	m.known = m.w.check.last
 	m.disk.refused = false
 	m.disturbed()
 	m.starting = true
@@ -148,6 +153,11 @@ func (m *member) open() error {
 		return err
 	}
 	m.stepped = stepped
+	stepped.OnServing(func(on bool) {
+		if index, _ := stepped.Applied(); on && index < m.known {
+			w.fail("sync-read", "%s begins to serve clients with entry %d applied, and %d was when it started", m.name, index, m.known)
+		}
+	})
 	m.checkKept()
 	m.acked.anything = true
 	m.rememberStored()

@@ -19,10 +19,77 @@ type treeModel struct {
 }
 
 type modelNode struct {
-	data    string
-	version int32
-	owner   jute.SessionID
-	zxid    jute.Zxid
+	data         string
+	version      int32
+	owner        jute.SessionID
+	zxid         jute.Zxid // of the last change of the data
+	czxid, pzxid jute.Zxid // of its creation; of the last change of its children
+	creates      int32     // of children
+	changes      int32     // of the list of children
+}
+
+// childChanged notes the creation or the end of a child.
+func (t *treeModel) childChanged(path string, zxid jute.Zxid, created bool) {
+	n := t.nodes[parentOf(path)]
+	if n == nil {
+		return // the root
+	}
+	n.pzxid = zxid
+	n.changes++
+	if created {
+		n.creates++
+	}
+}
+
+func (t *treeModel) hasChildren(path string) bool {
+	for other := range t.nodes {
+		if strings.HasPrefix(other, path+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// justify makes sure that a write that was refused had to be.
+func (t *treeModel) justify(req *znode.Request, code jute.Code) {
+	d := jute.NewDecoder(req.Body)
+	right := true
+	switch req.Op {
+	case jute.OpCreate:
+		var create jute.CreateRequest
+		create.Decode(&d)
+		parent := t.nodes[parentOf(create.Path)]
+		switch code {
+		case jute.NodeExists:
+			right = t.nodes[create.Path] != nil && !create.Flags.Sequential()
+		case jute.NoNode:
+			right = parent == nil && parentOf(create.Path) != "/"
+		case jute.NoChildrenForEphemerals:
+			right = parent != nil && parent.owner != 0
+		default:
+			right = false
+		}
+	case jute.OpSetData:
+		var set jute.SetDataRequest
+		set.Decode(&d)
+		right = t.versionRefused(set.Path, set.Version, code)
+	case jute.OpDelete:
+		var del jute.PathVersionRequest
+		del.Decode(&d)
+		if code == jute.NotEmpty {
+			right = t.nodes[del.Path] != nil && t.hasChildren(del.Path)
+		} else {
+			right = t.versionRefused(del.Path, del.Version, code)
+		}
+	}
+	if !right {
+		t.w.fail("tree-model", "%s %q is refused with %v for no reason", req.Op, req.Body, code)
+	}
+}
+
+func (t *treeModel) versionRefused(path string, version int32, code jute.Code) bool {
+	n := t.nodes[path]
+	return code == jute.NoNode && n == nil || code == jute.BadVersion && n != nil && version >= 0 && version != n.version
 }
 
 func newTreeModel(w *world) *treeModel {
@@ -62,10 +129,14 @@ func (t *treeModel) change(req *znode.Request, r *znode.Result) {
 			if t.nodes[path].owner == req.Session {
 				t.happens(jute.EventDeleted, path)
 				delete(t.nodes, path)
+				t.childChanged(path, r.Zxid, false)
 			}
 		}
 		return
-	case req.Kind != znode.KindOp || r.SessionMoved || r.Code != jute.OK:
+	case req.Kind != znode.KindOp || r.SessionMoved || r.Code == jute.SessionExpired:
+		return
+	case r.Code != jute.OK:
+		t.justify(req, r.Code)
 		return
 	}
 	d := jute.NewDecoder(req.Body)
@@ -96,20 +167,22 @@ func (t *treeModel) one(req *znode.Request, r *znode.Result, op jute.OpCode, d *
 			var made jute.PathResponse
 			reply := jute.NewDecoder(r.Reply)
 			made.Decode(&reply)
-			if !strings.HasPrefix(made.Path, path) || len(made.Path) != len(path)+10 {
-				t.w.fail("tree-model", "create of %s sequential made %s", path, made.Path)
+			// The number of creates in its parent so far (PrepRequestProcessor).
+			if n := t.nodes[parentOf(path)]; n != nil && made.Path != fmt.Sprintf("%s%010d", path, n.creates) {
+				t.w.fail("tree-model", "create of %s sequential, after %d others, made %s", path, n.creates, made.Path)
 			}
 			path = made.Path
 		}
 		parent := parentOf(path)
-		if t.nodes[path] != nil || parent != "/" && t.nodes[parent] == nil {
+		if t.nodes[path] != nil || parent != "/" && (t.nodes[parent] == nil || t.nodes[parent].owner != 0) {
 			t.w.fail("tree-model", "create of %s succeeds, its parent is %+v and it was %+v", path, t.nodes[parent], t.nodes[path])
 		}
-		n := &modelNode{data: string(create.Data), zxid: r.Zxid}
+		n := &modelNode{data: string(create.Data), zxid: r.Zxid, czxid: r.Zxid, pzxid: r.Zxid}
 		if create.Flags.Ephemeral() {
 			n.owner = req.Session
 		}
 		t.nodes[path] = n
+		t.childChanged(path, r.Zxid, true)
 		t.happens(jute.EventCreated, path)
 	case jute.OpSetData:
 		var set jute.SetDataRequest
@@ -128,7 +201,11 @@ func (t *treeModel) one(req *znode.Request, r *znode.Result, op jute.OpCode, d *
 		if n == nil || del.Version >= 0 && del.Version != n.version {
 			t.w.fail("tree-model", "delete of %s with version %d succeeds, it was %+v", del.Path, del.Version, n)
 		}
+		if t.hasChildren(del.Path) {
+			t.w.fail("tree-model", "delete of %s succeeds, and it has children", del.Path)
+		}
 		delete(t.nodes, del.Path)
+		t.childChanged(del.Path, r.Zxid, false)
 		t.happens(jute.EventDeleted, del.Path)
 	}
 }
@@ -155,7 +232,10 @@ func (t *treeModel) compare(m *znode.Machine) {
 	}
 	for _, path := range paths {
 		data, stat, _ := m.GetData(path)
-		got := modelNode{string(data), stat.Version, stat.EphemeralOwner, stat.Mzxid}
+		got := modelNode{
+			data: string(data), version: stat.Version, owner: stat.EphemeralOwner, zxid: stat.Mzxid,
+			czxid: stat.Czxid, pzxid: stat.Pzxid, creates: t.nodes[path].creates, changes: stat.Cversion,
+		}
 		if got != *t.nodes[path] {
 			t.w.fail("tree-model", "%s is %s, the writes make %s", path, fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", *t.nodes[path]))
 		}

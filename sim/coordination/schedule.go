@@ -115,6 +115,7 @@ type fault struct {
 
 var faultKinds = []fault{
 	{"kill", 4, 1500 * time.Millisecond},
+	{"bounce", 3, 40 * time.Millisecond}, // back before others have forgotten what it asked
 	{"kill-in-disk", 4, 800 * time.Millisecond},
 	{"power", 4, 1500 * time.Millisecond},
 	{"power-in-disk", 4, 800 * time.Millisecond},
@@ -149,7 +150,7 @@ func (w *world) perform(i Item) {
 	switch i.What {
 	case "op":
 		c.operate(i.N)
-	case "kill":
+	case "kill", "bounce":
 		m.die(false, "killed")
 		m.restartAfter(i.For)
 	case "power":

@@ -120,6 +120,8 @@ func (w *world) run(o Options) (failure *Failure) {
 	}
 	w.advance(w.config.duration)
 	w.heal()
+	w.advance(w.config.duration + w.config.recovery - stuckAfter)
+	w.check.rememberPending()
 	w.advance(w.config.duration + w.config.recovery)
 	w.check.final()
 	return nil
