@@ -116,12 +116,21 @@ func (r *run) prepareCluster() {
 		request.Version = 4
 		r.to(id+1, request)
 	}
-	for _, s := range []*side{r.pair.reference, r.pair.candidate} { // partitions of the offsets topic are loaded one by one
-		for i := range 40 {
+	r.awaitCoordinators()
+}
+
+// awaitCoordinators waits until every partition of the offsets topic has been loaded where it is
+// led: what is asked meanwhile is told to come again. So many groups fall into all partitions.
+func (r *run) awaitCoordinators() {
+	r.t.Helper()
+	for i := range 40 {
+		group := fmt.Sprint("loaded-", i)
+		home := r.home(group)
+		for _, s := range []*side{r.pair.reference, r.pair.candidate} {
 			r.must(s.await("coordinators", func() bool {
 				fetch := kmsg.NewPtrOffsetFetchRequest()
-				fetch.Version, fetch.Group = 7, fmt.Sprint("loaded-", i)
-				response, err := s.ask(r.home(fetch.Group), fetch)
+				fetch.Version, fetch.Group = 7, group
+				response, err := s.ask(home, fetch)
 				return err == nil && response.(*kmsg.OffsetFetchResponse).ErrorCode == 0
 			}))
 		}
@@ -257,6 +266,7 @@ func (r *run) checkPlacement(s *side, name string, width int) {
 // look compares how every broker that runs describes the cluster.
 func (r *run) look(when string) {
 	r.calm()
+	r.awaitCoordinators()
 	for _, id := range r.gen.live {
 		broker := int(id)
 		for version := int16(0); version <= 12; version++ {
