@@ -276,6 +276,7 @@ func (c *offsetCheckpoint) mentions(tp cluster.TopicPartition) bool {
 // or drop what lies below the other's start.
 func (d *logDirectory) disown(tp cluster.TopicPartition) error {
 	for _, checkpoint := range []*offsetCheckpoint{&d.recoveryPoints, &d.starts, &d.highWatermarks} {
+		checkpoint.remove(tp) // still there if the log was deleted by the process before
 		if checkpoint.mentions(tp) {
 			if err := checkpoint.write(true); err != nil {
 				return err

@@ -498,15 +498,23 @@ func TestARecreatedLogDoesNotInheritCheckpoints(t *testing.T) {
 	if err := m.Delete(testPartition); err != nil {
 		t.Fatal(err)
 	}
-	l, err := m.GetOrCreate(testPartition, cluster.TopicID{9}, DefaultLogConfig(), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustAppend(t, l, batchOf(t, record.DefaultOptions(), 1, "new"))
-	killed := openManager(t, testConfig(mem.Clone(), testDir))
-	again := killed.Get(testPartition)
-	if again.StartOffset() != 0 || again.EndOffset() != 1 || again.HighWatermark() != 0 || again.SyncedOffset() != 0 {
-		t.Errorf("start %d, end %d, high watermark %d, synced %d", again.StartOffset(), again.EndOffset(), again.HighWatermark(), again.SyncedOffset())
+	restarted := mem.Clone()
+	for _, files := range []*vfs.Mem{mem, restarted} {
+		name := "by the same process"
+		if files == restarted {
+			name = "by the next process"
+			m = openManager(t, testConfig(files, testDir))
+		}
+		l, err := m.GetOrCreate(testPartition, cluster.TopicID{9}, DefaultLogConfig(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, l, batchOf(t, record.DefaultOptions(), 1, "new"))
+		killed := openManager(t, testConfig(files.Clone(), testDir))
+		again := killed.Get(testPartition)
+		if again.StartOffset() != 0 || again.EndOffset() != 1 || again.HighWatermark() != 0 || again.SyncedOffset() != 0 {
+			t.Errorf("created %s: start %d, end %d, high watermark %d, synced %d", name, again.StartOffset(), again.EndOffset(), again.HighWatermark(), again.SyncedOffset())
+		}
 	}
 }
 
