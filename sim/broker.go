@@ -303,7 +303,12 @@ func (b *broker) groupConfig() group.Config {
 
 // serve carries out a request as the broker's handlers do. done runs once, when it is answered.
 func (b *broker) serve(request kmsg.Request, client node, done func(kmsg.Response, error)) {
-	b.serving.Serve(request, fmt.Sprintf("client-%d", client), func(response kmsg.Response, err error) {
+	b.serveOn(0, request, client, done)
+}
+
+// serveOn is serve for a request that comes on a connection whose number matters.
+func (b *broker) serveOn(connection uint64, request kmsg.Request, client node, done func(kmsg.Response, error)) {
+	b.serving.Serve(request, fmt.Sprintf("client-%d", client), connection, func(response kmsg.Response, err error) {
 		if !b.dying { // nothing of this step leaves the machine
 			done(response, err)
 		}
@@ -565,8 +570,8 @@ func (b *broker) alterPartition(request *kmsg.AlterPartitionRequest) {
 }
 
 // serveControl carries out a request of the controller.
-func (b *broker) serveControl(request kmsg.Request, from cluster.BrokerID, reply func(any)) {
-	b.serve(request, node(from), func(response kmsg.Response, err error) {
+func (b *broker) serveControl(request kmsg.Request, from cluster.BrokerID, connection uint64, reply func(any)) {
+	b.serveOn(connection, request, node(from), func(response kmsg.Response, err error) {
 		if named, ok := request.(*kmsg.LeaderAndISRRequest); ok && err == nil && response.(*kmsg.LeaderAndISRResponse).ErrorCode == 0 {
 			b.noteNamed(named)
 		}

@@ -345,8 +345,6 @@ type channel struct {
 	refusals int
 	reported bool
 	reached  bool
-	attempts int
-	served   int // the latest attempt that has arrived
 }
 
 func (s *controllerShell) changeChannel(change controller.ChannelChange) {
@@ -391,8 +389,6 @@ func (ch *channel) attempt(request kmsg.Request) {
 	b := ch.s.b
 	other := b.w.brokers[ch.to-1]
 	ch.busy = true
-	ch.attempts++
-	attempt := ch.attempts
 	var carried kmsg.Request
 	if request != nil {
 		carried = requestOnWire(request)
@@ -402,13 +398,7 @@ func (ch *channel) attempt(request kmsg.Request) {
 			reply(nil)
 			return
 		}
-		if _, metadata := carried.(*kmsg.UpdateMetadataRequest); metadata && attempt < ch.served {
-			// Nothing in it says that it is old; see docs/bugs.md. LeaderAndIsr and StopReplica
-			// have their epochs and do come late.
-			return
-		}
-		ch.served = max(ch.served, attempt)
-		other.serveControl(carried, b.id, reply)
+		other.serveControl(carried, b.id, ch.link.serving, reply)
 	}, func(answer any, err error) {
 		ch.busy = false
 		if ch.gone() {

@@ -54,6 +54,7 @@ type link struct {
 	from, to node
 	conn     *conn
 	served   uint64 // the newest connection on which a request has arrived
+	serving  uint64 // the connection of the request that is being served
 }
 
 func (n *network) link(from, to node) *link { return &link{n: n, from: from, to: to} }
@@ -161,6 +162,7 @@ func (l *link) call(timeout time.Duration, serve func(reply func(any)), done fun
 			return
 		}
 		w.inProcess(server, 0, func() {
+			l.serving = mine.id
 			serve(func(answer any) {
 				if server != nil && server.dying {
 					return

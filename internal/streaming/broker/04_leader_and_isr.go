@@ -14,6 +14,9 @@ func (b *Broker) registerLeaderAndISR() { b.server.Handle(4, 0, 7, b.handleLeade
 
 func (b *Broker) handleLeaderAndISR(request *wire.Request) {
 	body := request.Body.(*kmsg.LeaderAndISRRequest)
+	if b.tooLate(request, body.ControllerEpoch) {
+		return
+	}
 	response := b.replicas.LeaderAndISR(body)
 	if response.ErrorCode != 0 {
 		refuseRoles(body, response)

@@ -13,5 +13,8 @@ import (
 func (b *Broker) registerStopReplica() { b.server.Handle(5, 0, 4, b.handleStopReplica) }
 
 func (b *Broker) handleStopReplica(request *wire.Request) {
-	request.Reply(b.replicas.StopReplica(request.Body.(*kmsg.StopReplicaRequest)))
+	body := request.Body.(*kmsg.StopReplicaRequest)
+	if !b.tooLate(request, body.ControllerEpoch) {
+		request.Reply(b.replicas.StopReplica(body))
+	}
 }

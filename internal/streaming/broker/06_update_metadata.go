@@ -14,6 +14,9 @@ func (b *Broker) registerUpdateMetadata() { b.server.Handle(6, 0, 8, b.handleUpd
 
 func (b *Broker) handleUpdateMetadata(request *wire.Request) {
 	body := request.Body.(*kmsg.UpdateMetadataRequest)
+	if b.tooLate(request, body.ControllerEpoch) {
+		return
+	}
 	response := respond[*kmsg.UpdateMetadataResponse](request)
 	err := b.replicas.CheckControl(cluster.BrokerEpoch(body.BrokerEpoch), cluster.ControllerEpoch(body.ControllerEpoch))
 	if err != nil {

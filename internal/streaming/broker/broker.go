@@ -39,6 +39,7 @@ type Broker struct {
 	lastStop  cluster.StopKind
 	epoch     atomic.Int64 // cluster.BrokerEpoch of the present registration
 
+	control    controlOrder
 	logs       *commitlog.Manager
 	session    *sessionKeeper
 	registry   *registry.Registry

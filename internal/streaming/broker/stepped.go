@@ -65,10 +65,10 @@ func NewStepped(cfg SteppedConfig) *Stepped {
 // errConnectionClosed: the handler closed the connection instead of answering.
 var errConnectionClosed = errors.New("the broker closed the connection")
 
-// Serve carries a request to its handler and the answer to done, which is called once. hangUp
-// says that the connection is gone.
-func (s *Stepped) Serve(request kmsg.Request, clientID string, done func(kmsg.Response, error)) (hangUp func()) {
-	hangUp, err := s.broker.server.Carry(request, clientID, s.listener(), func(outcome wire.Outcome) {
+// Serve carries a request to its handler and the answer to done, which is called once. Later
+// connections have higher numbers. hangUp says that the connection is gone.
+func (s *Stepped) Serve(request kmsg.Request, clientID string, connection uint64, done func(kmsg.Response, error)) (hangUp func()) {
+	hangUp, err := s.broker.server.Carry(request, clientID, s.listener(), connection, func(outcome wire.Outcome) {
 		if outcome.Closed {
 			done(nil, errConnectionClosed)
 			return

@@ -18,8 +18,9 @@ type Outcome struct {
 // Carry hands a request to its handler without a connection: for those who carry requests by
 // other means than sockets (the simulator). The request is encoded and decoded on its way, and
 // so is the answer. done is called once, possibly before Carry returns; it runs where the
-// handler answers. hangUp tells the handler that nobody waits any more; the answer still comes.
-func (s *Server) Carry(request kmsg.Request, clientID, listener string, done func(Outcome)) (hangUp func(), err error) {
+// handler answers. connection is what Request.Connection is to be. hangUp tells the handler that
+// nobody waits any more; the answer still comes.
+func (s *Server) Carry(request kmsg.Request, clientID, listener string, connection uint64, done func(Outcome)) (hangUp func(), err error) {
 	api := s.apis[request.Key()]
 	if api == nil || request.GetVersion() < api.Min || request.GetVersion() > api.Max {
 		return nil, fmt.Errorf("%s version %d is not served", kmsg.NameForKey(request.Key()), request.GetVersion())
@@ -29,7 +30,7 @@ func (s *Server) Carry(request kmsg.Request, clientID, listener string, done fun
 		return nil, err
 	}
 	c := &carried{done: done}
-	r := &Request{Key: request.Key(), Version: request.GetVersion(), ClientID: clientID, Body: body, Listener: listener, carried: c}
+	r := &Request{Key: request.Key(), Version: request.GetVersion(), ClientID: clientID, Body: body, Listener: listener, Connection: connection, carried: c}
 	api.handle(r)
 	return func() { c.hangUp(r) }, nil
 }

@@ -24,14 +24,14 @@ func TestCarriedRequestsGoThroughTheCodecs(t *testing.T) {
 	})
 	for version := range int16(5) {
 		var outcomes []Outcome
-		if _, err := server.Carry(heartbeat(version), "me", "L", func(o Outcome) { outcomes = append(outcomes, o) }); err != nil {
+		if _, err := server.Carry(heartbeat(version), "me", "L", 7, func(o Outcome) { outcomes = append(outcomes, o) }); err != nil {
 			t.Fatal(err)
 		}
 		if len(outcomes) != 1 || outcomes[0].Response.(*kmsg.HeartbeatResponse).ErrorCode != 27 {
 			t.Errorf("version %d: %+v", version, outcomes)
 		}
 	}
-	if _, err := server.Carry(heartbeat(5), "me", "L", nil); err == nil {
+	if _, err := server.Carry(heartbeat(5), "me", "L", 7, nil); err == nil {
 		t.Error("a version that is not served was carried")
 	}
 }
@@ -42,7 +42,7 @@ func TestCarriedRequestsEndWithoutAnAnswer(t *testing.T) {
 		var held *Request
 		server.Handle(12, 0, 4, func(r *Request) { held = r })
 		var outcomes []Outcome
-		hangUp, err := server.Carry(heartbeat(4), "", "", func(o Outcome) { outcomes = append(outcomes, o) })
+		hangUp, err := server.Carry(heartbeat(4), "", "", 7, func(o Outcome) { outcomes = append(outcomes, o) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,6 +37,7 @@ type conn struct {
 	socket   net.Conn
 	listener string
 	ip       string
+	number   uint64
 	wake     chan struct{} // capacity 1: the head of the queue has its answer, or the state changed
 
 	mu struct {
@@ -50,8 +51,8 @@ type conn struct {
 	}
 }
 
-func newConn(server *Server, socket net.Conn, listener, ip string) *conn {
-	c := &conn{server: server, socket: socket, listener: listener, ip: ip, wake: make(chan struct{}, 1)}
+func newConn(server *Server, socket net.Conn, listener, ip string, number uint64) *conn {
+	c := &conn{server: server, socket: socket, listener: listener, ip: ip, number: number, wake: make(chan struct{}, 1)}
 	c.mu.room.L = &c.mu
 	return c
 }
@@ -230,7 +231,7 @@ func (c *conn) readRequest(reader *bufio.Reader, clientID string) (*Request, err
 		return nil, err
 	}
 	*buffer = frame
-	request := &Request{Listener: c.listener, RemoteAddr: c.socket.RemoteAddr(), conn: c, frame: buffer, bytes: len(frame)}
+	request := &Request{Listener: c.listener, RemoteAddr: c.socket.RemoteAddr(), Connection: c.number, conn: c, frame: buffer, bytes: len(frame)}
 	if err := c.decode(request, frame, clientID); err != nil {
 		return nil, &requestError{key: request.Key, version: request.Version, err: err}
 	}

@@ -19,6 +19,7 @@ type Request struct {
 	Body          kmsg.Request
 	Listener      string // the listener's name
 	RemoteAddr    net.Addr
+	Connection    uint64 // on which it came: they are numbered as they are accepted
 
 	conn    *conn
 	carried *carried // instead of conn, see Server.Carry

@@ -44,6 +44,7 @@ type Server struct {
 		listeners []net.Listener
 		conns     map[*conn]struct{}
 		perIP     map[string]int
+		accepted  uint64 // connections so far
 		closing   bool
 	}
 	wait sync.WaitGroup // accept loops and connections
@@ -181,7 +182,8 @@ func (s *Server) adopt(socket net.Conn, listenerName string) {
 		return
 	}
 	s.tune(socket)
-	c := newConn(s, socket, listenerName, ip)
+	s.mu.accepted++
+	c := newConn(s, socket, listenerName, ip, s.mu.accepted)
 	s.mu.conns[c] = struct{}{}
 	s.mu.perIP[ip]++
 	s.wait.Add(2)
