@@ -76,9 +76,12 @@
 // Sessions expire when the coordinator has not heard of a broker for the timeout, at once
 // after a kill (fast expiry) or late, and by chance without any reason.
 //
-// Not simulated: transactions, compaction and retention, creation and deletion of topics
-// while there are faults, changes of configuration, and a power loss of everybody without
-// flush.messages (which costs what no disk has, and must not cost more).
+// Topics. In every third run a topic is created, given more partitions, deleted, and created
+// again under its name while there are faults, with clients that go on through all of that.
+//
+// Not simulated: transactions, compaction and retention, changes of configuration, and a power
+// loss of everybody without flush.messages (which costs what no disk has, and must not cost
+// more).
 //
 // # Invariants
 //

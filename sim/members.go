@@ -118,13 +118,14 @@ func (m *member) find(then func()) {
 		then()
 		return
 	}
+	found, again := m.living(then), m.living(func() { m.find(then) })
 	findCoordinator(&m.links, memberGroup, func(id cluster.BrokerID) {
 		m.coordinator = id
 		if id < 1 {
-			m.w.after(m.w.between(20*time.Millisecond, 80*time.Millisecond), m.living(func() { m.find(then) }))
+			m.w.after(m.w.between(20*time.Millisecond, 80*time.Millisecond), again)
 			return
 		}
-		m.living(then)()
+		found()
 	})
 }
 

@@ -35,6 +35,7 @@ const (
 	actDamage   actionKind = "damage"   // broker who is killed and a file of it spoiled
 	actBadSync  actionKind = "badsync"  // the next fsync of a log at broker who fails
 	actFull     actionKind = "full"     // the disk of broker who is full for span
+	actTopic    actionKind = "topic"    // the disposable topic is created, gets a partition, or is deleted, as seed says
 	actProduce  actionKind = "produce"  // producer who gets other batches to send; seed: how large
 )
 
@@ -42,7 +43,7 @@ func (a action) String() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%9.3fms %-9s", float64(a.at)/1e6, a.kind)
 	switch a.kind {
-	case actBlackout, actMeddle:
+	case actBlackout, actMeddle, actTopic:
 	case actKill, actDie:
 		fmt.Fprintf(&s, " broker %d", a.who)
 		if a.kind == actDie {
@@ -88,6 +89,14 @@ func (c *config) draw(chance *rand.Rand) []action {
 		for at := between(0, 50*time.Millisecond); at < c.duration; at += between(20*time.Millisecond, 160*time.Millisecond) {
 			all = append(all, action{at: at, kind: actProduce, who: client, other: 1 + chance.IntN(4), seed: chance.Uint64()})
 		}
+	}
+	return all
+}
+
+// drawTopics draws what is done to the disposable topic.
+func (c *config) drawTopics(chance *rand.Rand) (all []action) {
+	for at := time.Second; c.topics && at < c.duration; at += time.Duration(100+chance.IntN(2400)) * time.Millisecond {
+		all = append(all, action{at: at, kind: actTopic, seed: chance.Uint64()})
 	}
 	return all
 }
@@ -157,6 +166,9 @@ func (w *world) perform(a action) {
 	switch a.kind {
 	case actProduce:
 		w.clients[w.producerAt(a.who)].offer(a.other, rand.New(rand.NewPCG(a.seed, 1)))
+		return
+	case actTopic:
+		w.changeTopic(rand.New(rand.NewPCG(a.seed, 1)))
 		return
 	case actMember:
 		m := w.members[a.who]

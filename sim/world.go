@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"understudy/internal/coordination/jute"
+	"understudy/internal/streaming/cluster"
 )
 
 // world is one simulated cluster and its clock.
@@ -37,10 +38,11 @@ type world struct {
 	calm        bool // no more faults
 	beyond      bool // it ended because only replicas without power were left in an ISR
 	admin       jute.SessionID
-	topics      int    // created
-	uuids       uint64 // of members
-	commits     int    // of offsets
-	glances     uint64 // of the checker
+	topics      int                             // created
+	served      map[cluster.TopicPartition]bool // partitions that have clients
+	uuids       uint64                          // of members
+	commits     int                             // of offsets
+	glances     uint64                          // of the checker
 }
 
 // config is what a seed decides about a run.
@@ -65,6 +67,7 @@ type config struct {
 	segmentBytes                int64
 	members, static             int           // consumers of the group, those of them that are static
 	retention                   time.Duration // of some offsets; 0: they do not expire
+	topics                      bool          // one is created, grows, and is deleted, again and again
 }
 
 func drawConfig(chance *rand.Rand) config {
@@ -126,11 +129,14 @@ func configOf(seed uint64, scale float64) (config, []action) {
 	chance := rand.New(rand.NewPCG(seed, 0xc0f1))
 	c := drawConfig(chance)
 	c.duration = time.Duration(float64(c.duration) * scale)
-	return c, c.draw(chance)
+	schedule := c.draw(chance)
+	topics := rand.New(rand.NewPCG(seed, 0x70b1c)) // of its own, so that the seeds that failed are drawn as ever
+	c.topics = topics.IntN(3) == 0
+	return c, append(schedule, c.drawTopics(topics)...)
 }
 
 func newWorld(seed uint64, out io.Writer, scale float64) *world {
-	w := &world{seed: seed, chance: rand.New(rand.NewPCG(seed, 0x5eed)), out: out, logger: slog.New(slog.DiscardHandler)}
+	w := &world{seed: seed, served: map[cluster.TopicPartition]bool{}, chance: rand.New(rand.NewPCG(seed, 0x5eed)), out: out, logger: slog.New(slog.DiscardHandler)}
 	w.config, w.schedule = configOf(seed, scale)
 	w.end = time.Hour
 	if out != nil {
