@@ -111,7 +111,7 @@ func (r *run) prepareCluster() {
 		topic.kept = true
 	}
 	for id := range 3 {
-		r.awaitProducerIDs(id + 1)
+		r.awaitWarm(id + 1)
 		request := kmsg.NewPtrInitProducerIDRequest()
 		request.Version = 4
 		r.to(id+1, request)
@@ -137,13 +137,20 @@ func (r *run) awaitCoordinators() {
 	}
 }
 
-// awaitProducerIDs waits until a broker has a block of producer ids: Apache's says so until then.
-func (r *run) awaitProducerIDs(broker int) {
+// awaitWarm waits until both sides' broker has what it asks others for when it is first asked: a block of producer ids, and
+// the features' epoch.
+func (r *run) awaitWarm(broker int) {
 	r.t.Helper()
 	for _, s := range []*side{r.pair.reference, r.pair.candidate} {
 		r.must(s.await("producer ids", func() bool {
 			response, err := s.ask(broker, kmsg.NewPtrInitProducerIDRequest())
 			return err == nil && response.(*kmsg.InitProducerIDResponse).ErrorCode == 0
+		}))
+		r.must(s.await("the features' epoch", func() bool {
+			request := kmsg.NewPtrApiVersionsRequest()
+			request.Version, request.ClientSoftwareName, request.ClientSoftwareVersion = 3, "crosscheck", "1"
+			response, err := s.ask(broker, request)
+			return err == nil && response.(*kmsg.ApiVersionsResponse).FinalizedFeaturesEpoch >= 0
 		}))
 	}
 }
@@ -356,7 +363,7 @@ func (r *run) resume(broker int) {
 		r.must(s.knowEachOther(r.gen.live))
 	}
 	r.bindBroker(broker)
-	r.awaitProducerIDs(broker)
+	r.awaitWarm(broker)
 	r.calm()
 }
 

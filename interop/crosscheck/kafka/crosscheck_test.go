@@ -54,7 +54,7 @@ func (r *run) prepare() {
 	r.pair.reference.ask(1, coordinatorOf("g"))
 	r.pair.candidate.ask(1, coordinatorOf("g"))
 	r.refresh("__consumer_offsets")
-	r.awaitProducerIDs(1)
+	r.awaitWarm(1)
 	for range 2 {
 		request := kmsg.NewPtrInitProducerIDRequest()
 		request.Version = 4
