@@ -53,7 +53,7 @@ func (b *Broker) parseDeletions(request *wire.Request, body *kmsg.DeleteTopicsRe
 		switch {
 		case !b.controller.Active(): // which comes before what is wrong with a topic
 			names[i], answer.ErrorCode = "", kerr.NotController.Code
-		case twofold: // one topic by name and by id at once spoils the whole request
+		case twofold && b.config.DeleteTopics: // one topic by name and by id at once spoils the whole request
 			names[i], answer.ErrorCode = "", kerr.InvalidRequest.Code
 		}
 		if names[i] != "" {
