@@ -712,6 +712,14 @@ func (c *checker) mayBeDamaged(b *broker) bool {
 	return true
 }
 
+// mayBeChosen: a partition has no leader, and the furthest log may be the broker's, also if it is
+// not in the ISR. The controller has perhaps decided so already.
+func (c *checker) mayBeChosen(b *broker) bool {
+	return slices.ContainsFunc(c.parts, func(p *partitionTruth) bool {
+		return !p.doomed && p.state() != nil && p.state().Leader < 0 && slices.Contains(p.replicas, b.id)
+	})
+}
+
 // ackLeaves checks a broker's right at the moment it acknowledges.
 func (c *checker) ackLeaves(b *broker, tp cluster.TopicPartition) {
 	if b.failed {

@@ -209,7 +209,7 @@ func (w *world) perform(a action) {
 			b.stop(3)
 		}
 	case actDamage:
-		if b := w.brokers[a.who-1]; b.up && w.check.mayBeDamaged(b) {
+		if b := w.brokers[a.who-1]; b.up && w.check.mayBeDamaged(b) && !w.check.mayBeChosen(b) {
 			b.kill(false)
 			b.damage(rand.New(rand.NewPCG(a.seed, 1)))
 			b.wiped = true

@@ -11,7 +11,7 @@ const (
 	// stepTime is the processor time, of the whole program, that one step may take. A run takes
 	// thousands of steps in a tenth of a second. (Not the time on the wall: the machine may have
 	// other things to do.)
-	stepTime = 10 * time.Second
+	stepTime = 20 * time.Second
 )
 
 // watched runs a world and reports a step that does not end: something in it goes round in
