@@ -48,14 +48,21 @@ type loop struct {
 type link struct {
 	out         bool
 	in          int
-	refused     bool // nobody listens there, since both directions were lost
+	refusedAt   time.Time // nobody listens there, since both directions were lost; zero: not so
 	stream      uint64
 	incarnation uint64
 	heard       time.Time
 }
 
 // dead says that the peer's process is gone as far as sockets can tell.
-func (l *link) dead() bool { return l.refused && !l.out && l.in == 0 }
+func (l *link) dead(now time.Time) bool { return l.refuses(now) && !l.out && l.in == 0 }
+
+// refuses says whether the peer's address refuses. A dead process's goes on doing so, with each
+// attempt of ours; of one that was not up yet, and that we have been cut off from since, we have
+// heard nothing more.
+func (l *link) refuses(now time.Time) bool {
+	return !l.refusedAt.IsZero() && now.Sub(l.refusedAt) < 4*redialMax
+}
 
 // taken is the last sequence of an origin's incarnation that this leader has proposed in its
 // term: those need no second proposal, whatever the origin sends again.
@@ -405,7 +412,7 @@ func (l *loop) changeSessions(isLeader bool) {
 	for _, id := range memberIDs(l.m.config.Peers) {
 		if p := l.peers[id]; p != nil {
 			p.heard = l.now
-			if p.dead() {
+			if p.dead(l.now) {
 				dead = append(dead, id)
 			}
 		}
@@ -423,7 +430,7 @@ func (l *loop) linkChanged(e linkEvent) {
 	}
 	switch e.change {
 	case linkOutUp:
-		p.out, p.stream, p.refused = true, e.stream, false
+		p.out, p.stream, p.refusedAt = true, e.stream, time.Time{}
 		l.m.logger.Info("ensemble member connected", "member", uint64(e.peer))
 	case linkOutDown:
 		p.out = false
@@ -432,12 +439,13 @@ func (l *loop) linkChanged(e linkEvent) {
 		l.handover.check(l)
 	case linkInUp:
 		p.in++
-		p.refused = false
+		p.refusedAt = time.Time{}
 	case linkInDown:
 		p.in--
 	case linkRefused:
-		if !p.refused {
-			p.refused = true
+		known := p.refuses(l.now)
+		p.refusedAt = l.now
+		if !known {
 			l.suspect(e.peer, p)
 		}
 		return
@@ -456,7 +464,7 @@ func (l *loop) linkChanged(e linkEvent) {
 }
 
 func (l *loop) suspect(id znode.MemberID, p *link) {
-	if p.dead() {
+	if p.dead(l.now) {
 		l.memberDied(id)
 	}
 }

@@ -350,3 +350,28 @@ func TestDamagedSnapshotIsWrittenAnew(t *testing.T) {
 		t.Errorf("the snapshot is still damaged: %v", err)
 	}
 }
+
+// TestOldRefusalIsNoEvidence: a member's address refused before it was up; since then it has been
+// cut off from this one, which knows nothing of it.
+func TestOldRefusalIsNoEvidence(t *testing.T) {
+	c := newSteppedCluster(t)
+	l := c.members[0].loop
+	l.linkChanged(linkEvent{peer: 2, change: linkOutDown})
+	l.linkChanged(linkEvent{peer: 2, change: linkInDown})
+	p := l.peers[2]
+	p.out, p.in = false, 0
+	l.linkChanged(linkEvent{peer: 2, change: linkRefused})
+	if !p.dead(l.now) {
+		t.Error("nobody listens at a closed peer's address, and it is not dead")
+	}
+	l.now = l.now.Add(redialMax)
+	l.linkChanged(linkEvent{peer: 2, change: linkRefused}) // again
+	l.now = l.now.Add(3 * redialMax)
+	if !p.dead(l.now) {
+		t.Error("it has refused twice, and is not dead")
+	}
+	l.now = l.now.Add(time.Minute)
+	if p.dead(l.now) {
+		t.Error("a refusal a minute ago is taken for evidence")
+	}
+}
