@@ -28,6 +28,7 @@ type client struct {
 	tokens  int
 	ticks   int // number of the running ticker
 	waits   bool
+	thief   bool // a stranger with somebody's session id, who does not know the password
 }
 
 // session is one session as its client knows it.
@@ -239,6 +240,34 @@ func (c *client) leave() {
 	}
 }
 
+// robbed has a stranger ask some member for the client's session.
+func (c *client) robbed() {
+	s, w := c.sess, c.w
+	if s == nil || s.id == 0 {
+		return
+	}
+	k := w.connect(&client{w: w, name: "a thief", thief: true}, w.members[w.chance.IntN(len(w.members))])
+	password := bytes.Clone(s.password)
+	password[w.chance.IntN(len(password))] ^= 1
+	r := jute.ConnectRequest{
+		LastZxidSeen: s.seen, TimeoutMs: int32(s.timeout.Milliseconds()), SessionID: s.id, Password: password, HasReadOnly: true,
+	}
+	w.trace(k.c.name, "asks %s for session %x", k.m.name, uint64(s.id))
+	k.send(r.Append(nil))
+}
+
+// refusedAsThief judges the answer.
+func (c *client) refusedAsThief(k *connection, frame []byte) {
+	var r jute.ConnectResponse
+	d := jute.NewDecoder(frame)
+	r.Decode(&d)
+	if r.SessionID != 0 {
+		c.w.fail("session-stolen", "%s gives session %x to somebody with a wrong password", k.m.name, uint64(r.SessionID))
+	}
+	c.w.counts["thieves refused"]++
+	k.drop(endWithEOF)
+}
+
 // dropSession forgets the session, as a process that was killed does.
 func (c *client) dropSession() {
 	if c.sess == nil || c.muted() {
@@ -416,6 +445,10 @@ func (c *client) issue(r *request, body []byte) {
 
 // deliver takes a frame from the server.
 func (c *client) deliver(k *connection, frame []byte) {
+	if c.thief {
+		c.refusedAsThief(k, frame)
+		return
+	}
 	if c.conn != k || c.sess == nil {
 		return
 	}

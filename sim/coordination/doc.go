@@ -59,7 +59,7 @@
 // minutes, and set forwards and backwards during the run.
 //
 // Clients. Fall silent for a while or for ever, close their sessions, end their connections
-// without a word (with and without fast expiry).
+// without a word (with and without fast expiry). Strangers ask for their sessions.
 //
 // # Invariants
 //
@@ -97,6 +97,7 @@
 //	expiry-by-leader-only     somebody else than raft's leader ended a session
 //	session-expired-early     a session ended though its client kept in touch, undisturbed
 //	session-lives-on          a silent session outlived its timeout, with everything well
+//	session-stolen            somebody without its password got a session
 //	ended-session-acts        a session did something after its end
 //	connection-lost-stale     the loss of a connection was held against the session's next one
 //	stamp-backwards           a leader stamped an entry with a time before the last one's

@@ -54,8 +54,9 @@ type member struct {
 	disturbedAt time.Duration
 	leads       bool
 
-	diedAt time.Duration
-	acked  ackedState
+	diedAt   time.Duration
+	finished bool // Close ended a round of the log writer
+	acked    ackedState
 
 	oldest   uint64 // the request that waited when everything had been well for long, 0: none
 	oldestOf int    // in which life
@@ -96,7 +97,7 @@ func (m *member) start() {
 		return
 	}
 	m.life++
-	m.up, m.paused, m.restored = true, false, false
+	m.up, m.paused, m.restored, m.finished = true, false, false, false
 	m.planned, m.conns, m.backlog = map[int]bool{}, nil, nil
 	m.stepped, m.server = nil, nil
 	m.known = m.w.check.last
@@ -203,7 +204,8 @@ func (m *member) die(power bool, why string) {
 	m.w.trace(m.name, "%s", why)
 	m.w.counts["deaths"]++
 	if m.stepped != nil {
-		m.acked.inRound = m.stepped.Work().Writing
+		// A round that failed, or that was finished by Close, may have replaced entries, too.
+		m.acked.inRound = m.stepped.Work().Writing || m.stepped.Failure() != nil || m.finished
 	}
 	m.up, m.paused, m.leads, m.diedAt = false, false, false, m.w.now
 	m.life++
@@ -242,6 +244,7 @@ func (m *member) stop(down time.Duration) {
 			return
 		}
 		m.disturbed()
+		m.finished = m.stepped.Work().Writing
 		m.protect("close", func() {
 			select {
 			case <-handed:

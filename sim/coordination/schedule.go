@@ -137,6 +137,7 @@ var faultKinds = []fault{
 	{"mute-client", 4, 4 * time.Second},
 	{"leave-client", 3, time.Second},
 	{"drop-client", 2, time.Second},
+	{"rob-client", 2, time.Second},
 }
 
 // perform does an item.
@@ -220,6 +221,8 @@ func (w *world) perform(i Item) {
 		c.mute(w.now + i.For)
 	case "leave-client":
 		c.leave()
+	case "rob-client":
+		c.robbed()
 	case "drop-client":
 		c.dropSession()
 	}
