@@ -14,7 +14,7 @@ func (b *Broker) registerLeaderAndISR() { b.server.Handle(4, 0, 7, b.handleLeade
 
 func (b *Broker) handleLeaderAndISR(request *wire.Request) {
 	body := request.Body.(*kmsg.LeaderAndISRRequest)
-	if b.tooLate(request, body.ControllerEpoch) {
+	if b.tooLate(request, body.BrokerEpoch, body.ControllerEpoch) {
 		return
 	}
 	response := b.replicas.LeaderAndISR(body)

@@ -14,7 +14,7 @@ func (b *Broker) registerStopReplica() { b.server.Handle(5, 0, 4, b.handleStopRe
 
 func (b *Broker) handleStopReplica(request *wire.Request) {
 	body := request.Body.(*kmsg.StopReplicaRequest)
-	if !b.tooLate(request, body.ControllerEpoch) {
+	if !b.tooLate(request, body.BrokerEpoch, body.ControllerEpoch) {
 		request.Reply(b.replicas.StopReplica(body))
 	}
 }

@@ -14,7 +14,7 @@ func (b *Broker) registerUpdateMetadata() { b.server.Handle(6, 0, 8, b.handleUpd
 
 func (b *Broker) handleUpdateMetadata(request *wire.Request) {
 	body := request.Body.(*kmsg.UpdateMetadataRequest)
-	if b.tooLate(request, body.ControllerEpoch) {
+	if b.tooLate(request, body.BrokerEpoch, body.ControllerEpoch) {
 		return
 	}
 	response := respond[*kmsg.UpdateMetadataResponse](request)

@@ -34,8 +34,12 @@ func (o *controlOrder) late(epoch int32, connection uint64) bool {
 	return false
 }
 
-// tooLate drops a request that is late. Nobody waits for its answer.
-func (b *Broker) tooLate(request *wire.Request, controllerEpoch int32) bool {
+// tooLate drops a request that is late. Nobody waits for its answer. One whose epochs are wrong is
+// refused for that by its handler, and says nothing about the controller's connections.
+func (b *Broker) tooLate(request *wire.Request, brokerEpoch int64, controllerEpoch int32) bool {
+	if b.replicas.CheckControl(cluster.BrokerEpoch(brokerEpoch), cluster.ControllerEpoch(controllerEpoch)) != nil {
+		return false
+	}
 	if !b.control.late(controllerEpoch, request.Connection) {
 		return false
 	}

@@ -1,6 +1,13 @@
 package broker
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"understudy/internal/streaming/metadata"
+)
 
 func TestControlOrder(t *testing.T) {
 	var order controlOrder
@@ -17,5 +24,27 @@ func TestControlOrder(t *testing.T) {
 		if late := order.late(step.epoch, step.connection); late != step.late {
 			t.Fatalf("step %d, %+v: late %v", i, step, late)
 		}
+	}
+}
+
+// A stranger that is refused for its epochs does not pass for the controller's new connection.
+func TestRefusedRequestsAreNotTheControllers(t *testing.T) {
+	c := newTestCluster(t, 1, nil)
+	b := c.brokers[1]
+	c.await("a controller", func(image *metadata.Image) bool { return image.ControllerID() == 1 })
+	newest := func() uint64 {
+		b.control.mu.Lock()
+		defer b.control.mu.Unlock()
+		return b.control.connection
+	}
+	before := newest()
+	request := kmsg.NewPtrUpdateMetadataRequest()
+	request.Version, request.ControllerID, request.ControllerEpoch, request.BrokerEpoch = 8, 1, int32(b.metadata.Image().ControllerEpoch()), 0
+	response, err := c.client().Broker(1).Request(t.Context(), pinned{request})
+	if err != nil || response.(*kmsg.UpdateMetadataResponse).ErrorCode != kerr.StaleBrokerEpoch.Code {
+		t.Fatal(response, err)
+	}
+	if after := newest(); after != before {
+		t.Errorf("the controller's connection is number %d, and was %d", after, before)
 	}
 }

@@ -35,6 +35,7 @@ func (g *generator) leaderAndISR() kmsg.Request {
 	again := g.version >= 2 && g.chance(2) && !g.cluster()
 	if again { // as the controller would say it after a failover
 		request.ControllerID, request.ControllerEpoch, request.BrokerEpoch = 1, g.controllerEpoch, g.brokerEpochs[1]
+		g.asController = true
 	}
 	topic := g.existing()
 	state := kmsg.NewLeaderAndISRRequestTopicState()
@@ -69,6 +70,7 @@ func (g *generator) stopReplica() kmsg.Request {
 	if g.version >= 1 && g.chance(3) && !g.cluster() { // of what it does not host, all epochs right
 		name, epoch = pick(g, "no-such-topic", "other"), pick[int32](g, -1, -2, 0, 5)
 		request.ControllerID, request.ControllerEpoch, request.BrokerEpoch = 1, g.controllerEpoch, g.brokerEpochs[1]
+		g.asController = true
 	}
 	request.DeletePartitions = g.bool()
 	entry := kmsg.NewStopReplicaRequestTopic()
@@ -91,6 +93,7 @@ func (g *generator) updateMetadata() kmsg.Request {
 	}
 	if g.version >= 5 && g.chance(2) && !g.cluster() {
 		request.ControllerID, request.ControllerEpoch, request.BrokerEpoch = 1, g.controllerEpoch, g.brokerEpochs[1]
+		g.asController = true
 	}
 	for id, port := range g.ports {
 		broker := kmsg.NewUpdateMetadataRequestLiveBroker()

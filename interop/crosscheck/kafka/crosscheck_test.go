@@ -75,6 +75,11 @@ func (r *run) ask(request kmsg.Request) {
 	if r.gen.chance(12) {
 		s.clientID = nil
 	}
+	if r.gen.asController {
+		r.gen.asController = false
+		r.controllers++
+		s.session = 1000 + r.controllers // a controller has one connection, the newest: docs/compatibility.md
+	}
 	if produce, ok := request.(*kmsg.ProduceRequest); ok && produce.Acks == 0 {
 		s.oneWay = true
 	}

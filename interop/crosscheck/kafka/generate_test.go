@@ -19,6 +19,8 @@ type generator struct {
 	target  int     // the broker that the request goes to
 	fresh   int     // for names that were never used
 	version int16
+	// asController: the request is what the controller itself might send.
+	asController bool
 
 	topics    []*topicState   // those that exist, in the order of their creation
 	moving    map[string]bool // topics of a cluster that are reassigned and nothing else
