@@ -79,7 +79,8 @@
 //	majority-durable          an entry counts as committed that no majority's disks hold, synced
 //	log-kept                  a member came back without what it had acknowledged
 //	hard-state-kept           ... or without its term or vote
-//	start-refused             a member does not start though its disk was not damaged
+//	start-refused             a member does not start, or not from its own state, though its disk was
+//	                          not damaged
 //	stopped-by-itself         a member stopped though its disk did not fail
 //	acknowledged-lost         a client's write was answered and is not in the log as answered
 //	applied-twice             a request took effect twice

@@ -528,6 +528,9 @@ func (m *member) rememberStored() {
 func (m *member) checkKept() {
 	mark, err := wal.ReadRecovery(m.disk.mem, dataDir)
 	if err != nil || mark != nil {
+		if !m.disk.struck {
+			m.w.fail("start-refused", "%s sets its state aside as damaged (%+v, %v), and nothing was", m.name, mark, err)
+		}
 		m.w.counts["recoveries"]++
 		return // it found the damage, and has no vote until it has the others' state
 	}
