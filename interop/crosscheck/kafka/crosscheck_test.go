@@ -77,8 +77,8 @@ func (r *run) ask(request kmsg.Request) {
 	}
 	if r.gen.asController {
 		r.gen.asController = false
-		r.controllers++
-		s.session = 1000 + r.controllers // a controller has one connection, the newest: docs/compatibility.md
+		r.pair.controllers++
+		s.session = 1000 + r.pair.controllers // a controller has one connection, the newest: docs/compatibility.md
 	}
 	if produce, ok := request.(*kmsg.ProduceRequest); ok && produce.Acks == 0 {
 		s.oneWay = true

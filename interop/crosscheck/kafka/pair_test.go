@@ -33,6 +33,7 @@ type connKey struct{ broker, session int }
 // pair is Apache's cluster and ours: the reference and the candidate.
 type pair struct {
 	reference, candidate *side
+	controllers          int // how many connections have been a controller's
 }
 
 // properties are both sides' server.properties beyond those that fleet writes.

@@ -30,9 +30,7 @@ type run struct {
 	seen     map[string]int  // differences by their kind, so that one is shown once
 	excused  map[string]int  // by the accepted difference's row
 	loose    map[string]bool // topics whose leader epochs differ
-	// controllers is how many connections have been a controller's.
-	controllers int
-	places      [2]*strings.Replacer
+	places   [2]*strings.Replacer
 }
 
 // step is one request of a run.
