@@ -35,8 +35,8 @@ func TestLeaderIsReplacedByEvidence(t *testing.T) {
 // TestElectionOverLongDistances: answers take as long as the members are apart, and attempts that
 // are repeated faster than that undo each other.
 func TestElectionOverLongDistances(t *testing.T) {
-	for _, latency := range []time.Duration{20, 60, 100, 150, 200} {
-		latency *= time.Millisecond
+	for _, ms := range []int{20, 60, 100, 150, 200} {
+		latency := time.Duration(ms) * time.Millisecond
 		t.Run(latency.String(), func(t *testing.T) {
 			c := newSteppedCluster(t)
 			c.latency = latency

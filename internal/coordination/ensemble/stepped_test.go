@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +25,6 @@ type steppedCluster struct {
 	disks   []*vfs.Mem
 	frames  []steppedFrame // under way
 	trace   []string
-	logged  []string // messages from Info up
 }
 
 type steppedFrame struct {
@@ -51,10 +47,7 @@ func newSteppedCluster(t *testing.T) *steppedCluster {
 // start starts a member on its disk and connects it.
 func (c *steppedCluster) start(t *testing.T, id znode.MemberID) *Stepped {
 	t.Helper()
-	logger := slog.New(slog.NewTextHandler(writerFunc(func(line []byte) {
-		c.logged = append(c.logged, fmt.Sprintf("%d: %s", id, line))
-	}), nil))
-	s, err := NewStepped(Config{ID: id, Peers: map[znode.MemberID]string{1: "", 2: "", 3: ""}, Dir: "/data", FS: c.disks[id-1], Logger: logger}, Surroundings{
+	s, err := NewStepped(Config{ID: id, Peers: map[znode.MemberID]string{1: "", 2: "", 3: ""}, Dir: "/data", FS: c.disks[id-1]}, Surroundings{
 		Now: func() time.Time { return c.now }, Wall: func() time.Time { return c.now },
 		Send: func(to znode.MemberID, frame []byte, label string) bool {
 			if c.members[to-1] == nil {
@@ -180,20 +173,6 @@ func (c *steppedCluster) all(holds func(*Stepped) bool) bool {
 		}
 	}
 	return true
-}
-
-// haveLogged says whether a member has logged a line with that text.
-func (c *steppedCluster) haveLogged(id znode.MemberID, text string) bool {
-	return slices.ContainsFunc(c.logged, func(line string) bool {
-		return strings.HasPrefix(line, fmt.Sprintf("%d: ", id)) && strings.Contains(line, text)
-	})
-}
-
-type writerFunc func([]byte)
-
-func (f writerFunc) Write(p []byte) (int, error) {
-	f(p)
-	return len(p), nil
 }
 
 // TestSteppedMembersAgree elects a leader and writes through every member, twice with the same
