@@ -199,7 +199,8 @@ func (m *Manager) loadAll(d *logDirectory) error {
 	began := m.config.Now()
 	var group errgroup.Group
 	group.SetLimit(max(m.config.RecoveryThreads, 1))
-	for tp, path := range d.found {
+	for _, tp := range slices.SortedFunc(maps.Keys(d.found), comparePartitions) { // in order, so that a simulation can be repeated
+		path := d.found[tp]
 		if m.mu.logs[tp] != nil {
 			return fmt.Errorf("partition %s is in two log directories, %s and %s: remove one of them", tp, m.mu.logs[tp].path, path)
 		}
