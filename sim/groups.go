@@ -22,7 +22,7 @@ type groupTruth struct {
 	metas    map[string][]groupMeta                    // committed metadata, by group
 	joined   map[term]map[string]int32                 // the last generation that a coordinator gave out
 	owners   map[ownership]string                      // who was given a partition
-	fenced   map[string]bool                           // member ids of static members that were started anew since
+	fenced   map[string]int32                          // member ids of static members that were started anew since: in which generation
 	static   map[string]string                         // by group and instance, the member id given out last
 	consumed map[cluster.TopicPartition]cluster.Offset // by the group's members, without a gap
 }
@@ -64,7 +64,7 @@ type ownership struct {
 func newGroupTruth(c *checker) *groupTruth {
 	return &groupTruth{
 		c: c, offsets: map[offsetKey]*offsetPast{}, metas: map[string][]groupMeta{}, joined: map[term]map[string]int32{},
-		owners: map[ownership]string{}, fenced: map[string]bool{}, static: map[string]string{}, consumed: map[cluster.TopicPartition]cluster.Offset{},
+		owners: map[ownership]string{}, fenced: map[string]int32{}, static: map[string]string{}, consumed: map[cluster.TopicPartition]cluster.Offset{},
 	}
 }
 
@@ -168,7 +168,7 @@ func (g *groupTruth) joinAnswered(b *broker, name, instance, member string, gene
 	g.joined[t][name] = generation
 	if instance != "" {
 		if before := g.static[name+"/"+instance]; before != "" && before != member {
-			g.fenced[before] = true
+			g.fenced[before] = generation
 		}
 		g.static[name+"/"+instance] = member
 	}

@@ -590,7 +590,10 @@ func sendCommits(l *links, coordinator cluster.BrokerID, instance string, retent
 	request.Topics = append(request.Topics, asked)
 	b := w.brokers[coordinator-1]
 	l.linkTo(coordinator).call(800*time.Millisecond, func(reply func(any)) {
-		given, fenced := w.check.groups.given(b, request.Group), w.check.groups.fenced[request.MemberID]
+		given := w.check.groups.given(b, request.Group)
+		// A coordinator that has not got as far as that generation cannot know: nobody has synced in it.
+		since, fenced := w.check.groups.fenced[request.MemberID]
+		fenced = fenced && given >= since
 		b.serve(request, l.me, func(response kmsg.Response, err error) {
 			if got, ok := response.(*kmsg.OffsetCommitResponse); ok {
 				for i, c := range commits {
