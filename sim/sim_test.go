@@ -37,7 +37,7 @@ func TestSeedsThatFailed(t *testing.T) {
 
 // freshSeeds are how many seeds of a world CI runs that nobody has run before: what a processor
 // does in about twenty seconds.
-var freshSeeds = map[string]int{"streaming": 300, "coordination": 25}
+var freshSeeds = map[string]int{"streaming": 60, "coordination": 25}
 
 // TestFreshSeeds runs some seeds, others each time; fewer where the machine is slow.
 func TestFreshSeeds(t *testing.T) {
