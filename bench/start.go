@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"understudy/internal/fleet"
@@ -139,7 +140,17 @@ func produceOne(ctx context.Context, bootstrap ...string) error {
 		return err
 	}
 	defer client.Close()
-	return client.ProduceSync(ctx, &kgo.Record{Topic: "first", Value: []byte("the curtain rises")}).FirstErr()
+	for {
+		err := client.ProduceSync(ctx, &kgo.Record{Topic: "first", Value: []byte("the curtain rises")}).FirstErr()
+		if !errors.Is(err, kerr.InvalidReplicationFactor) {
+			return err
+		}
+		select { // Apache's broker listens before it counts itself among the brokers for a new topic
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // idleMemory waits and adds up what the processes hold, in KiB.
