@@ -389,6 +389,43 @@ func TestFlippedBitsAboveTheRecoveryPoint(t *testing.T) {
 	}
 }
 
+// The batch with which a leader epoch begins is damaged: what is left says that the epoch before
+// ends behind it. A follower that cuts its log there lets go of what may be of either.
+func TestCutAtAnEpochThatBeginsBehindDamage(t *testing.T) {
+	fsys, _ := damageLog(t)
+	if err := errors.Join(fsys.Remove(filepath.Join(testDir, cleanShutdownName)),
+		fsys.Remove(filepath.Join(testDir, testPartition.String(), epochCheckpointName))); err != nil {
+		t.Fatal(err)
+	}
+	paths, sizes := filesOf(t, fsys, logSuffix)
+	cuts := 0
+	for i, path := range paths {
+		for at := int64(0); at < sizes[i]; at += 40 {
+			damaged := fsys.Clone()
+			flip(t, damaged, path, at, 0)
+			m := openManager(t, testConfig(damaged, testDir))
+			l := openLog(t, m, damageConfig())
+			readAround(t, l)
+			for _, d := range l.Damages() {
+				epoch, end := l.EndOffsetForEpoch(l.epochs.forOffset(d.First - 1))
+				if d.First == 0 || end != d.Next || end == l.EndOffset() {
+					continue
+				}
+				cuts++
+				if err := l.TruncateTo(end); err != nil {
+					t.Fatal(err)
+				}
+				if l.EndOffset() != d.First || len(l.Damages()) != 0 {
+					t.Errorf("%s, bit at %d: cut where epoch %d ends, at %d, the log ends at %d, with damages %v; want %d", path, at, epoch, end, l.EndOffset(), l.Damages(), d.First)
+				}
+			}
+		}
+	}
+	if cuts == 0 {
+		t.Error("no epoch began behind damage")
+	}
+}
+
 // Good batches are believed, and not a checkpoint in which a digit is wrong.
 func TestWrongEpochCheckpointAfterACrash(t *testing.T) {
 	fsys, values := damageLog(t)

@@ -40,6 +40,7 @@ func (l *Log) truncateTo(offset cluster.Offset) error {
 	if offset >= from {
 		return nil
 	}
+	offset = l.beforeDoubt(offset)
 	if offset < l.published.segments[0].base {
 		return l.restartLocked(offset)
 	}
@@ -48,6 +49,18 @@ func (l *Log) truncateTo(offset cluster.Offset) error {
 	}
 	l.dir.logger.Info("log truncated", "topic", l.tp.Topic, "partition", l.tp.Partition, "from", from, "to", l.published.end)
 	return nil
+}
+
+// beforeDoubt moves a cut where an epoch begins right behind a damaged stretch to before the
+// stretch. What is damaged there may be of the later epoch, of which the epoch cache made from
+// the other batches knows no more; then it is not what the leader has at these offsets.
+func (l *Log) beforeDoubt(offset cluster.Offset) cluster.Offset {
+	for _, d := range l.Damages() {
+		if d.Next == offset && l.epochs.forOffset(offset) != l.epochs.forOffset(offset-1) {
+			return d.First
+		}
+	}
+	return offset
 }
 
 // truncateEpochsOnly serves a truncation at or above the end, without waiting for a flush.
