@@ -20,7 +20,7 @@ type groupTruth struct {
 	seen     int                                       // committed records taken in
 	offsets  map[offsetKey]*offsetPast                 // by group and partition
 	metas    map[string][]groupMeta                    // committed metadata, by group
-	joined   map[term]map[string]int32                 // the last generation that a coordinator gave out
+	joined   map[term]map[string]joined                // the last generation that a coordinator gave out
 	owners   map[ownership]string                      // who was given a partition
 	fenced   map[string]int32                          // member ids of static members that were started anew since: in which generation
 	static   map[string]string                         // by group and instance, the member id given out last
@@ -63,7 +63,7 @@ type ownership struct {
 
 func newGroupTruth(c *checker) *groupTruth {
 	return &groupTruth{
-		c: c, offsets: map[offsetKey]*offsetPast{}, metas: map[string][]groupMeta{}, joined: map[term]map[string]int32{},
+		c: c, offsets: map[offsetKey]*offsetPast{}, metas: map[string][]groupMeta{}, joined: map[term]map[string]joined{},
 		owners: map[ownership]string{}, fenced: map[string]int32{}, static: map[string]string{}, consumed: map[cluster.TopicPartition]cluster.Offset{},
 	}
 }
@@ -153,6 +153,13 @@ func (g *groupTruth) termOf(b *broker) (term, bool) {
 	return term{b.id, b.incarnation, d.LeaderEpoch}, hosted && d.IsLeader
 }
 
+// joined is a generation that a coordinator gave out, and where its log ended then. A tombstone
+// behind that is the end of the group; the next of its name begins anew.
+type joined struct {
+	generation int32
+	behind     int
+}
+
 // joinAnswered: a coordinator gives out a generation.
 func (g *groupTruth) joinAnswered(b *broker, name, instance, member string, generation int32) {
 	t, ok := g.termOf(b)
@@ -160,30 +167,21 @@ func (g *groupTruth) joinAnswered(b *broker, name, instance, member string, gene
 		return // it lost its partition with this very step
 	}
 	if g.joined[t] == nil {
-		g.joined[t] = map[string]int32{}
+		g.joined[t] = map[string]joined{}
 	}
-	if last := g.joined[t][name]; generation < last && !g.diedOn(b, name) {
-		g.c.w.fail("generation-goes-back", "group %s: coordinator %d gives out generation %d after %d", name, b.id, generation, last)
+	g.peek(b)
+	entries := g.c.live[offsetsPartition].mirror(b.id).entries
+	gone := func(e entry) bool { return e.value == "gone "+name }
+	if last := g.joined[t][name]; generation < last.generation && !slices.ContainsFunc(entries[min(last.behind, len(entries)):], gone) {
+		g.c.w.fail("generation-goes-back", "group %s: coordinator %d gives out generation %d after %d", name, b.id, generation, last.generation)
 	}
-	g.joined[t][name] = generation
+	g.joined[t][name] = joined{generation, len(entries)}
 	if instance != "" {
 		if before := g.static[name+"/"+instance]; before != "" && before != member {
 			g.fenced[before] = generation
 		}
 		g.static[name+"/"+instance] = member
 	}
-}
-
-// diedOn says whether the last word on a group in a coordinator's log is that it is gone.
-func (g *groupTruth) diedOn(b *broker, name string) bool {
-	g.peek(b)
-	entries := g.c.live[offsetsPartition].mirror(b.id).entries
-	for i := len(entries) - 1; i >= 0; i-- {
-		if fields := strings.Fields(entries[i].value); fields[1] == name && (fields[0] == "gone" || fields[0] == "group") {
-			return fields[0] == "gone"
-		}
-	}
-	return false
 }
 
 // deletedOn says whether a coordinator's log has a tombstone behind a place, committed or not.
@@ -200,7 +198,7 @@ func (g *groupTruth) given(b *broker, name string) int32 {
 	if !ok {
 		return -1
 	}
-	return g.joined[t][name]
+	return g.joined[t][name].generation
 }
 
 // syncAnswered: a member is given its partitions.
