@@ -486,6 +486,8 @@ func (m *member) poll() {
 			answer, any := got[tp]
 			switch {
 			case !any:
+			case errors.Is(answer.err, kerr.OffsetOutOfRange) && wants[tp].epoch < w.check.live[tp].state().LeaderEpoch:
+				stale = true // that leader has been replaced; clients know by the epoch committed with the offset (KIP-320)
 			case errors.Is(answer.err, kerr.OffsetOutOfRange):
 				w.fail("reader-goes-on", "member %d: broker %d, leader of %v in epoch %d, has no offset %d, which the group has read", m.node, target, tp, wants[tp].epoch, wants[tp].position)
 			case answer.err != nil:
