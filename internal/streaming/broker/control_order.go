@@ -24,13 +24,12 @@ func (o *controlOrder) late(epoch int32, connection uint64) bool {
 	defer o.mu.Unlock()
 	controller := cluster.ControllerEpoch(epoch)
 	switch {
-	case controller > o.epoch:
-		o.epoch, o.connection = controller, connection
+	case controller < o.epoch:
+		return false
 	case controller == o.epoch && connection < o.connection:
 		return true
-	case controller == o.epoch:
-		o.connection = connection
 	}
+	o.epoch, o.connection = controller, connection
 	return false
 }
 

@@ -722,10 +722,8 @@ func (l *Log) replayProducers(from, end cluster.Offset) error {
 	}
 	now := view{segments: l.published.segments, activeSize: l.published.activeSize, end: end}
 	nowMs := l.nowMs()
-	for i, s := range now.segments {
-		if i < now.floor(from) {
-			continue
-		}
+	for i := now.floor(from); i < len(now.segments); i++ {
+		s := now.segments[i]
 		entry, err := s.lookupOffset(l.files, from)
 		if err != nil {
 			return err
