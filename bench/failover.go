@@ -358,16 +358,8 @@ func killLeaderAndCoordinator(ctx context.Context, t *theatre) (trial.Outcome, e
 // leader and for every session to move.
 const watched = 2 * time.Second
 
-func everyPartition() []int32 {
-	all := make([]int32, failoverPartitions)
-	for i := range all {
-		all[i] = int32(i)
-	}
-	return all
-}
-
 func watchQuietly(ctx context.Context, t *theatre) (trial.Outcome, error) {
-	return t.load.Strike(ctx, "nothing", everyPartition(), func() (time.Time, time.Time, error) {
+	return t.load.Strike(ctx, "nothing", t.load.Partitions(), func() (time.Time, time.Time, error) {
 		now := time.Now()
 		<-time.After(watched)
 		return now, time.Now(), nil
@@ -379,7 +371,7 @@ func killCoordinatorLeader(ctx context.Context, t *theatre) (trial.Outcome, erro
 	if err != nil {
 		return trial.Outcome{}, err
 	}
-	outcome, err := t.load.Strike(ctx, "kill -9 of the coordinator's leader", everyPartition(), func() (time.Time, time.Time, error) {
+	outcome, err := t.load.Strike(ctx, "kill -9 of the coordinator's leader", t.load.Partitions(), func() (time.Time, time.Time, error) {
 		now := time.Now()
 		coordinator.Kill()
 		<-time.After(watched)

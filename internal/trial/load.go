@@ -230,6 +230,15 @@ func (l *Load) Err() error {
 	return nil
 }
 
+// Partitions are all that the load writes to.
+func (l *Load) Partitions() []int32 {
+	all := make([]int32, l.config.Partitions)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	return all
+}
+
 // Ledger is the running account.
 func (l *Load) Ledger() *Ledger { return l.ledger }
 

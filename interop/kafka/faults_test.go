@@ -23,10 +23,7 @@ type show struct {
 	events trial.Events
 }
 
-const (
-	showTopic      = "show"
-	showPartitions = 12
-)
+const showTopic = "show"
 
 func startShow(t *testing.T) *show {
 	t.Helper()
@@ -47,7 +44,7 @@ func startShow(t *testing.T) *show {
 		t.Fatal(err)
 	}
 	s.load, err = trial.StartLoad(ctx, trial.LoadConfig{
-		Bootstrap: s.fleet.Bootstrap(), Topic: showTopic, Partitions: showPartitions, Replicas: 3, MinInsync: 2, Every: 5 * time.Millisecond,
+		Bootstrap: s.fleet.Bootstrap(), Topic: showTopic, Partitions: 12, Replicas: 3, MinInsync: 2, Every: 5 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -198,14 +195,10 @@ func TestControlledShutdown(t *testing.T) {
 
 func TestEverythingKilledAtOnce(t *testing.T) {
 	s := startShow(t)
-	all := make([]int32, showPartitions)
-	for i := range all {
-		all[i] = int32(i)
-	}
 	for range 3 {
 		// Strike, because it waits for acknowledgements first: a producer that meets its first closed connection
 		// before it has its id gives its records up, and a cluster that is killed idle shows little.
-		outcome, err := s.load.Strike(limited(t), "kill -9 of everything", all, sudden(func() error {
+		outcome, err := s.load.Strike(limited(t), "kill -9 of everything", s.load.Partitions(), sudden(func() error {
 			s.fleet.KillAll()
 			return s.fleet.Start(limited(t))
 		}))
