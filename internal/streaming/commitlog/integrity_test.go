@@ -389,6 +389,37 @@ func TestFlippedBitsAboveTheRecoveryPoint(t *testing.T) {
 	}
 }
 
+// No checksum covers a batch's base offset, and no batch behind the last one contradicts it: after
+// kill -9 the last batch is taken for torn if it does not follow the one before it at once.
+func TestFlippedBitsInTheLastBaseOffset(t *testing.T) {
+	for _, batches := range []int{1, 5} {
+		fsys := vfs.NewMem()
+		l := openLog(t, openManager(t, testConfig(fsys, testDir)), DefaultLogConfig())
+		for i := range batches {
+			batch := batchOf(t, record.DefaultOptions(), int64(1000+10*i), fmt.Sprintf("value %d", i), "more")
+			if _, err := l.AppendLeader(batch, AppendOptions{LeaderEpoch: 1, NowMs: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		values := readValues(t, l, 0, l.EndOffset(), 1<<20)
+		paths, sizes := filesOf(t, fsys, logSuffix)
+		for bit := range int64(64) {
+			damaged := fsys.Clone()
+			flip(t, damaged, paths[0], sizes[0]/int64(batches)*int64(batches-1)+bit/8, uint(bit%8))
+			m, err := Open(testConfig(damaged, testDir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := openLog(t, m, DefaultLogConfig())
+			got, _ := readAround(t, l)
+			if want := values[:2*(batches-1)]; !slices.Equal(got, want) || l.EndOffset() != cluster.Offset(len(want)) {
+				t.Fatalf("bit %d: served %v up to %d, not %v", bit, got, l.EndOffset(), want)
+			}
+			_ = m.Close(false)
+		}
+	}
+}
+
 // The batch with which a leader epoch begins is damaged: what is left says that the epoch before
 // ends behind it. A follower that cuts its log there lets go of what may be of either.
 func TestCutAtAnEpochThatBeginsBehindDamage(t *testing.T) {

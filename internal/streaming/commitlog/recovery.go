@@ -48,10 +48,20 @@ func (l *Log) recoverSegment(s *segment, recoveryPoint cluster.Offset, unclean b
 	s.sinceEntry, s.hasFirst = 0, false
 	interval := l.config.Load().IndexIntervalBytes
 	end = s.base
+	contiguous := true
 	for position < reader.limit {
 		header, size, err := reader.check(position)
 		if err == nil {
 			err = l.checkSuccession(reader, position, header, end, recoveryPoint, unclean, latest)
+		}
+		if err == nil && header.BaseOffset() > end && (position > checkedFrom || reader.fromStart) {
+			// The base offset is under no checksum, and nothing follows the last batch that
+			// would contradict it. Only what a compacted log was copied from has gaps, and
+			// then more than this one.
+			if unclean && contiguous && position+size == reader.limit {
+				err = reader.corrupt(position, fmt.Errorf("batch at offset %d follows offset %d at once", header.BaseOffset(), end-1))
+			}
+			contiguous = false
 		}
 		if err != nil {
 			if errors.Is(err, ErrCorrupt) && !errors.Is(err, errLegacyFormat) {
