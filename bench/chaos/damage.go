@@ -259,22 +259,19 @@ func damageFaults() (rows []*fault) {
 		if k.name == "snapshot" {
 			coordinators["snapCount"] = "80"
 		}
-		losesAll, warmUp := "", time.Duration(0)
+		warmUp := time.Duration(0)
 		switch k.name {
-		case "log":
-			losesAll = "Every replica was damaged and cut its log there, so no copy was left of what stood behind the furthest cut"
 		case "checkpoint":
 			warmUp = checkpointed
 		case "snapshot":
 			warmUp = 3 * time.Second
-		case "wal":
-			losesAll = "A log that ends early cannot be told from one whose last write was torn, and here all members' logs end early"
 		}
-		row := func(name, title string, strike func(context.Context, *stage) error) {
+		row := func(name, title string, strike func(context.Context, *stage) error) *fault {
 			rows = append(rows, &fault{
 				name: name, title: title, scope: k.scope, whyScope: k.whyScope, coordinators: coordinators,
-				hold: damageHold, strike: strike, mend: start, after: lead, damages: &k, losesAll: losesAll, warmUp: warmUp, expected: damageExpected(k),
+				hold: damageHold, strike: strike, mend: start, after: lead, damages: &k, warmUp: warmUp, expected: damageExpected(k),
 			})
+			return rows[len(rows)-1]
 		}
 		row("flip-"+k.name, "bit flip in the "+k.title+" of a running server, which is then killed and started", func(ctx context.Context, s *stage) error {
 			if err := s.harm(k, flip); err != nil {
@@ -290,9 +287,16 @@ func damageFaults() (rows []*fault) {
 		row("flip-"+k.name+"-down", "bit flip in the "+k.title+" of a killed server", func(ctx context.Context, s *stage) error {
 			return errors.Join(kill(ctx, s), s.harm(k, flip))
 		})
-		row("cut-"+k.name, "truncation of the "+k.title+" of a killed server", func(ctx context.Context, s *stage) error {
+		cut := row("cut-"+k.name, "truncation of the "+k.title+" of a killed server", func(ctx context.Context, s *stage) error {
 			return errors.Join(kill(ctx, s), s.harm(k, truncate))
 		})
+		switch k.name {
+		case "log":
+			cut.losesRecords = "Every replica was cut short, so no copy was left of what stood behind the furthest cut"
+		case "wal":
+			cut.losesRecords = "A log that ends early cannot be told from one whose last write was torn, and here all members' logs end early"
+			cut.losesZnodes = cut.losesRecords
+		}
 	}
 	return rows
 }

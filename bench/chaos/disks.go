@@ -205,7 +205,7 @@ var diskFaults = []*fault{
 		name: "power", title: "power loss: killed, and what was not synced is gone", scope: both, needs: unsyncedHook, hold: killHold, strike: kill, mend: start,
 		expected: "One server: as kill -9; what its disk lost it takes from the others, and it is not elected over one that has it. Coordinators lose nothing ever. When all brokers lose power at once, with Kafka's defaults, " +
 			"what none of them had flushed is gone (the next row is the setting against that).",
-		losesAll: "Brokers acknowledge with Kafka's default durability, the page cache of every in-sync replica: what none of them had synced is gone when all lose power at once",
+		losesRecords: "Brokers acknowledge with Kafka's default durability, the page cache of every in-sync replica: what none of them had synced is gone when all lose power at once",
 	},
 	{
 		name: "power-flushed", title: "power loss, brokers with log.flush.interval.messages=1", scope: both, needs: unsyncedHook, hold: killHold, brokers: flushEach, strike: kill, mend: start,

@@ -26,9 +26,10 @@ type fault struct {
 	strike, mend          func(context.Context, *stage) error
 	// after runs when all is settled again; then the stage is settled once more.
 	after func(context.Context, *stage) error
-	// losesAll tells why acknowledged records may be gone when it strikes all at once.
-	losesAll string
-	mayEnd   bool // servers may end by themselves, and are started again then
+	// losesRecords and losesZnodes tell why what was acknowledged may be gone when it strikes
+	// all at once: records and committed offsets, znodes.
+	losesRecords, losesZnodes string
+	mayEnd                    bool // servers may end by themselves, and are started again then
 	// damages is the kind of file that is damaged, nil if none is: then a server may refuse to
 	// start, and is helped.
 	damages *fileKind

@@ -324,9 +324,10 @@ func (m *matrix) refused(ctx context.Context, s *stage, r *result, err error) er
 func (m *matrix) account(ctx context.Context, s *stage, r *result) error {
 	s.probe.Close()
 	s.probe = nil
-	excusable := r.fault.losesAll != "" && r.role.kind == both
-	m.accountRecords(ctx, s, r, excusable)
-	m.accountCommits(ctx, s, r, excusable)
+	all := r.role.kind == both
+	m.accountRecords(ctx, s, r, all && r.fault.losesRecords != "")
+	m.accountCommits(ctx, s, r, all && r.fault.losesRecords != "")
+	excusable := all && r.fault.losesZnodes != ""
 	bounded, cancel := context.WithTimeout(ctx, finishBound)
 	defer cancel()
 	writes, findings, err := s.writers.finish(bounded, s.fleet.Coordinators)
@@ -337,7 +338,7 @@ func (m *matrix) account(ctx context.Context, s *stage, r *result) error {
 	}
 	r.writes = writes
 	if excusable && len(findings) > 0 {
-		r.excused += fmt.Sprintf(" %s: %s.", r.fault.losesAll, strings.Join(findings[:min(2, len(findings))], "; "))
+		r.excused += fmt.Sprintf(" %s: %s.", r.fault.losesZnodes, strings.Join(findings[:min(2, len(findings))], "; "))
 	} else {
 		r.violations = append(r.violations, findings...)
 	}
@@ -368,7 +369,7 @@ func (m *matrix) accountRecords(ctx context.Context, s *stage, r *result, excusa
 	switch only := r.account; {
 	case only.Clean():
 	case excusable && only.Doubled+only.Reordered+only.Corrupted == 0:
-		r.excused = fmt.Sprintf("%s: %d of %d acknowledged records are gone.", r.fault.losesAll, only.Lost, only.Acknowledged)
+		r.excused = fmt.Sprintf("%s: %d of %d acknowledged records are gone.", r.fault.losesRecords, only.Lost, only.Acknowledged)
 	default:
 		r.violation("read back: %s", tell(only))
 	}
