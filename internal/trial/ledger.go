@@ -12,19 +12,21 @@ import (
 	"sync"
 )
 
-// place is where a record stands.
-type place struct {
-	partition int32
-	offset    int64
+// Place is where a record stands.
+type Place struct {
+	Partition int32
+	Offset    int64
 }
+
+func (p Place) String() string { return fmt.Sprintf("partition %d offset %d", p.Partition, p.Offset) }
 
 // entry is what the ledger knows of one record.
 type entry struct {
 	checksum uint32
 	acked    bool
-	ackedAt  place
+	ackedAt  Place
 	read     bool
-	readAt   place
+	readAt   Place
 }
 
 // Account sums up a ledger. Lost, Doubled, Reordered and Corrupted must be zero.
@@ -38,11 +40,23 @@ type Account struct {
 	Corrupted    int `json:"corrupted"`    // read with other bytes than were sent, or at another place than acknowledged
 	// Examples names the first few findings.
 	Examples []string `json:"examples,omitempty"`
+	// Places are the first few places that the findings are about, for a look into the logs.
+	Places []Place `json:"-"`
 }
 
 // Clean reports whether nothing was lost, doubled, reordered or corrupted.
 func (a Account) Clean() bool {
 	return a.Lost == 0 && a.Doubled == 0 && a.Reordered == 0 && a.Corrupted == 0
+}
+
+// point enters places of findings.
+func (a *Account) point(places ...Place) {
+	const enough = 40
+	for _, place := range places {
+		if len(a.Places) < enough && !slices.Contains(a.Places, place) {
+			a.Places = append(a.Places, place)
+		}
+	}
 }
 
 // Ledger keeps account of records by their number in the order of sending. Its methods may be
@@ -78,7 +92,7 @@ func (l *Ledger) Acknowledge(number int, partition int32, offset int64) {
 	if !record.acked {
 		l.acked++
 	}
-	record.acked, record.ackedAt = true, place{partition, offset}
+	record.acked, record.ackedAt = true, Place{partition, offset}
 }
 
 // Read enters a reading. Reading the same offset again (after a rebalance, say) changes nothing.
@@ -103,7 +117,7 @@ func (l *Ledger) Read(number int, value []byte, partition int32, offset int64) {
 	}
 	offsets[offset] = number
 	if !record.read {
-		record.read, record.readAt = true, place{partition, offset}
+		record.read, record.readAt = true, Place{partition, offset}
 		l.sighted++
 	}
 }
@@ -168,11 +182,12 @@ func (l *Ledger) Account() Account {
 		switch {
 		case record.acked && !record.read:
 			account.Lost++
-			example("record %d was acknowledged at partition %d offset %d and never read", number, record.ackedAt.partition, record.ackedAt.offset)
-		case record.acked && l.sightsOf[record.ackedAt.partition][record.ackedAt.offset] != number:
+			example("record %d was acknowledged at %v and never read", number, record.ackedAt)
+			account.point(record.ackedAt)
+		case record.acked && l.sightsOf[record.ackedAt.Partition][record.ackedAt.Offset] != number:
 			account.Corrupted++
-			example("record %d was acknowledged at partition %d offset %d and read at partition %d offset %d",
-				number, record.ackedAt.partition, record.ackedAt.offset, record.readAt.partition, record.readAt.offset)
+			example("record %d was acknowledged at %v and read at %v", number, record.ackedAt, record.readAt)
+			account.point(record.ackedAt, record.readAt)
 		}
 	}
 	l.accountOrder(&account, example)
@@ -182,7 +197,7 @@ func (l *Ledger) Account() Account {
 // accountOrder walks each partition in offset order: the producer sends in order, so record
 // numbers must grow, and each must occur once.
 func (l *Ledger) accountOrder(account *Account, example func(string, ...any)) {
-	seen := make(map[int]place, len(l.records))
+	seen := make(map[int]Place, len(l.records))
 	for partition, offsets := range l.sightsOf {
 		ordered := make([]int64, 0, len(offsets))
 		for offset := range offsets {
@@ -194,13 +209,15 @@ func (l *Ledger) accountOrder(account *Account, example func(string, ...any)) {
 			number := offsets[offset]
 			if first, again := seen[number]; again {
 				account.Doubled++
-				example("record %d stands at partition %d offset %d and at partition %d offset %d", number, first.partition, first.offset, partition, offset)
+				example("record %d stands at %v and at %v", number, first, Place{partition, offset})
+				account.point(first, Place{partition, offset})
 				continue
 			}
-			seen[number] = place{partition, offset}
+			seen[number] = Place{partition, offset}
 			if number < highest {
 				account.Reordered++
-				example("record %d stands behind record %d, partition %d offset %d", number, highest, partition, offset)
+				example("record %d stands behind record %d, %v", number, highest, Place{partition, offset})
+				account.point(Place{partition, offset})
 			}
 			highest = max(highest, number)
 		}

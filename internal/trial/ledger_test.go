@@ -1,6 +1,9 @@
 package trial
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestLedgerForgetsReadings(t *testing.T) {
 	ledger := NewLedger()
@@ -49,7 +52,7 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 				}
 				l.Read(2, value(2), 0, 3)
 			},
-			want: Account{Sent: 3, Acknowledged: 3, Read: 3, Doubled: 1},
+			want: Account{Sent: 3, Acknowledged: 3, Read: 3, Doubled: 1, Places: []Place{{0, 2}, {0, 3}}},
 		},
 		"reordered": {
 			read: func(l *Ledger) {
@@ -77,6 +80,9 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 			if got.Sent != test.want.Sent || got.Acknowledged != test.want.Acknowledged || got.Read != test.want.Read ||
 				got.Lost != test.want.Lost || got.Doubled != test.want.Doubled || got.Reordered != test.want.Reordered || got.Corrupted != test.want.Corrupted {
 				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+			if want := test.want.Places; want != nil && !slices.Equal(got.Places, want) {
+				t.Errorf("places %v, want %v", got.Places, want)
 			}
 			if got.Clean() != (name == "clean") {
 				t.Errorf("Clean() = %v", got.Clean())

@@ -46,6 +46,8 @@ type LoadConfig struct {
 	BatchBytes int32
 	// Logger receives what the clients complain of; nil drops it.
 	Logger *slog.Logger
+	// ProducerLogger receives what the producer's client says of itself; nil drops it.
+	ProducerLogger kgo.Logger
 }
 
 // Load is a running producer and consumer.
@@ -111,9 +113,12 @@ func (l *Load) connect() error {
 		kgo.RequestTimeoutOverhead(l.config.Patience),
 	}
 	var err error
-	producing := common
+	producing := slices.Clip(common)
+	if l.config.ProducerLogger != nil {
+		producing = append(producing, kgo.WithLogger(l.config.ProducerLogger))
+	}
 	if l.config.BatchBytes > 0 {
-		producing = append(slices.Clone(common), kgo.ProducerBatchMaxBytes(l.config.BatchBytes))
+		producing = append(producing, kgo.ProducerBatchMaxBytes(l.config.BatchBytes))
 	}
 	l.producer, err = kgo.NewClient(append(producing,
 		kgo.ClientID("trial-producer"),
@@ -128,7 +133,7 @@ func (l *Load) connect() error {
 	if err != nil {
 		return err
 	}
-	l.consumer, err = kgo.NewClient(append(common,
+	l.consumer, err = kgo.NewClient(append(slices.Clip(common),
 		kgo.ClientID("trial-consumer"),
 		kgo.ConsumerGroup(l.config.Group),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),

@@ -72,6 +72,7 @@ func (s *stage) sameLogs(t *testing.T) {
 
 type replicaLog struct {
 	broker int
+	data   []byte
 	size   int
 	sum    [sha256.Size]byte
 }
@@ -96,5 +97,5 @@ func readLog(dir string) (*replicaLog, error) {
 			all.Write(segment)
 		}
 	}
-	return &replicaLog{size: all.Len(), sum: sha256.Sum256(all.Bytes())}, nil
+	return &replicaLog{data: all.Bytes(), size: all.Len(), sum: sha256.Sum256(all.Bytes())}, nil
 }

@@ -52,6 +52,7 @@ type stage struct {
 	zk        *zk.Conn
 	admin     *kadm.Client
 	load      *trial.Load
+	diary     diary
 	group     string
 	replicas  int
 }
@@ -257,7 +258,7 @@ func (s *stage) begin(t *testing.T, coordinator int) {
 	var err error
 	s.load, err = trial.StartLoad(limited(t), trial.LoadConfig{
 		Bootstrap: s.Bootstrap(), Topic: topic, Partitions: partitions, Replicas: int16(s.replicas), MinInsync: s.replicas - 1,
-		Every: 20 * time.Millisecond, Group: s.group,
+		Every: 20 * time.Millisecond, Group: s.group, ProducerLogger: &s.diary,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -323,7 +324,7 @@ func (s *stage) finish(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !account.Clean() {
-		t.Fatalf("the account is not clean: %+v", account)
+		t.Fatalf("the account is not clean: %+v\n%s", account, s.evidence(account))
 	}
 	t.Logf("%d records acknowledged, %d read", account.Acknowledged, account.Read)
 }
