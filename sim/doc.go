@@ -8,7 +8,7 @@
 //	go run ./sim -seed N -shrink      the shortest schedule found that breaks the same invariant, with its trace
 //	go test ./sim                     60 fresh seeds of this world  (10 with -short) and some of the
 //	                                  other, for at most 25 s each, and every seed that ever failed
-//	go test -tags mutation ./sim      planted bugs, and which invariant finds them
+//	go test -tags mutation -run TestMutations ./sim   planted bugs, and which invariant finds them
 //
 // A run's faults and workload are drawn as a list before it begins (schedule.go); what is left
 // to chance while it runs (delays, broken connections, which broker is asked) comes from the

@@ -4,7 +4,8 @@
 //	go run ./sim -world coordination -seeds 1000   many runs from a fresh starting seed
 //	go run ./sim -world coordination -seed N       one run with its trace
 //	go test ./sim/coordination                     fresh seeds, and every seed that ever failed
-//	go test -tags mutation ./sim/coordination      planted bugs, and which invariant finds them
+//	go test -tags mutation -run TestMutations ./sim/coordination   planted bugs, and which
+//	                                               invariant finds them
 //
 // # What is real
 //
