@@ -129,6 +129,7 @@ func (op *fetchOp) lookAt(part *FetchPart, v *view, first bool, effects *effects
 		if moved {
 			h.highWatermarkMovedLocked(effects)
 		}
+		h.progressDeletesLocked(effects)
 	}
 	v.highWatermark = h.replica.Readable()
 	v.lastStableOffset = v.highWatermark

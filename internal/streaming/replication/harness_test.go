@@ -305,7 +305,7 @@ type testSessions struct {
 type testSession struct {
 	epoch int32
 	parts []FetchPart
-	hw    map[cluster.TopicPartition]cluster.Offset
+	sent  map[cluster.TopicPartition][2]cluster.Offset // high watermark and log start
 }
 
 func (s *testSession) update(body *kmsg.FetchRequest) {
@@ -325,7 +325,7 @@ func (s *testSession) update(body *kmsg.FetchRequest) {
 				s.parts[at] = next
 			} else {
 				s.parts = append(s.parts, next)
-				delete(s.hw, next.TP)
+				delete(s.sent, next.TP)
 			}
 		}
 	}
@@ -337,12 +337,12 @@ func (b *testBroker) handleFetch(request *wire.Request) {
 	b.sessions.mu.Lock()
 	var session *testSession
 	if body.SessionEpoch == -1 {
-		session = &testSession{hw: map[cluster.TopicPartition]cluster.Offset{}}
+		session = &testSession{sent: map[cluster.TopicPartition][2]cluster.Offset{}}
 	} else if body.SessionEpoch == 0 {
 		delete(b.sessions.byID, body.SessionID)
 		b.sessions.last++
 		response.SessionID = b.sessions.last
-		session = &testSession{hw: map[cluster.TopicPartition]cluster.Offset{}}
+		session = &testSession{sent: map[cluster.TopicPartition][2]cluster.Offset{}}
 		b.sessions.byID[response.SessionID] = session
 	} else {
 		session = b.sessions.byID[body.SessionID]
@@ -383,8 +383,9 @@ func (b *testBroker) handleFetch(request *wire.Request) {
 				_ = result.Slice.Close()
 			}
 			b.sessions.mu.Lock()
-			moved := session.hw[parts[i].TP] != result.HighWatermark
-			session.hw[parts[i].TP] = result.HighWatermark
+			now := [2]cluster.Offset{result.HighWatermark, result.LogStartOffset}
+			moved := session.sent[parts[i].TP] != now
+			session.sent[parts[i].TP] = now
 			b.sessions.mu.Unlock()
 			if full || result.Err != nil && !result.Awaited || result.Diverging != nil || len(entry.RecordBatches) > 0 || moved {
 				topic.Partitions = append(topic.Partitions, entry)

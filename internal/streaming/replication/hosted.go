@@ -38,8 +38,9 @@ type hosted struct {
 	syncing bool // a goroutine of syncSoonLocked is at it
 	topicID cluster.TopicID
 	waiters waitList
-	offline error // the log directory failed; KAFKA_STORAGE_ERROR from now on
-	stopped bool  // no longer in the map: deleted
+	deletes []*deleteWait // deletions that wait for followers; see delete.go
+	offline error         // the log directory failed; KAFKA_STORAGE_ERROR from now on
+	stopped bool          // no longer in the map: deleted
 }
 
 func (h *hosted) leaderHint() LeaderHint {
@@ -88,11 +89,15 @@ func (h *hosted) takeReleasedLocked(effects *effects) {
 
 func (h *hosted) releaseAllLocked(err error, effects *effects) {
 	effects.released = h.replica.ReleaseAll(err, effects.released)
+	h.endDeletesLocked(err, effects)
 }
 
-// wakeAllLocked makes every waiting fetch look again: the role, the epoch or the log changed
-// under it.
-func (h *hosted) wakeAllLocked(effects *effects) { h.waiters.wakeAll(effects) }
+// wakeAllLocked makes every waiting fetch and deletion look again: the role, the epoch or the
+// log changed under it.
+func (h *hosted) wakeAllLocked(effects *effects) {
+	h.waiters.wakeAll(effects)
+	h.progressDeletesLocked(effects)
+}
 
 func (h *hosted) describe(m *Manager) PartitionDescription {
 	h.mu.Lock()
@@ -113,6 +118,7 @@ func (h *hosted) describe(m *Manager) PartitionDescription {
 type effects struct {
 	released []partition.Released
 	changes  []submission
+	deleted  []deleteOutcome
 	fetches  []*fetchOp // to complete or to look again; see fetchOp.wake
 }
 
@@ -138,6 +144,9 @@ func (m *Manager) run(e *effects) {
 		released := &e.released[i]
 		released.Token.(*appendToken).settle(released.Err)
 	}
+	for i := range e.deleted {
+		e.deleted[i].wait.settle(e.deleted[i].result)
+	}
 	for _, submission := range e.changes {
 		m.submitChange(submission.host, submission.change)
 	}
@@ -145,9 +154,10 @@ func (m *Manager) run(e *effects) {
 		op.wake()
 	}
 	clear(e.released)
+	clear(e.deleted)
 	clear(e.changes)
 	clear(e.fetches)
-	e.released, e.changes, e.fetches = e.released[:0], e.changes[:0], e.fetches[:0]
+	e.released, e.deleted, e.changes, e.fetches = e.released[:0], e.deleted[:0], e.changes[:0], e.fetches[:0]
 	effectsPool.Put(e)
 }
 
