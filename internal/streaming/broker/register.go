@@ -24,6 +24,7 @@ func (b *Broker) registerHandlers() {
 		b.registerApiVersions,                 // 18
 		b.registerCreateTopics,                // 19
 		b.registerDeleteTopics,                // 20
+		b.registerDeleteRecords,               // 21
 		b.registerInitProducerID,              // 22
 		b.registerOffsetForLeaderEpoch,        // 23
 		b.registerDescribeACLs,                // 29
