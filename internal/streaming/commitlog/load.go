@@ -418,12 +418,46 @@ func (l *Log) keepAround(s *segment, damagedAt int64) (end cluster.Offset, keep 
 			return 0, false, err
 		}
 	}
+	if bound, err := l.boundToDamage(s, found); !bound || err != nil {
+		return 0, false, err
+	}
 	for _, b := range found.batches {
 		if b.position >= damagedAt && b.epoch > l.epochs.latest() {
 			l.epochs.assign(b.epoch, b.base)
 		}
 	}
 	return found.batches[len(found.batches)-1].last + 1, true, nil
+}
+
+// boundToDamage says whether the newest batch is known to stand where it says. Its base offset is
+// under no checksum; if the damage reaches up to it, only what can still be read of the headers in
+// there tells how many offsets lie between: all of them, or, if a size is what is wrong, the first.
+func (l *Log) boundToDamage(s *segment, found *survey) (bool, error) {
+	newest, d := found.batches[len(found.batches)-1], found.damaged[len(found.damaged)-1]
+	if d.To != newest.position {
+		return true, nil
+	}
+	file, err := l.files.acquire(&s.log)
+	if err != nil {
+		return false, err
+	}
+	defer l.files.release(&s.log)
+	data := make([]byte, record.HeaderSize)
+	byDelta, byCount := d.First, d.First
+	for position := d.From; position < d.To; {
+		if n, err := file.ReadAt(data, position); n < len(data) {
+			return false, fmt.Errorf("read %s: %w", s.log.path(), err)
+		}
+		header := record.Batch(data)
+		byDelta += cluster.Offset(header.LastOffsetDelta()) + 1
+		byCount += cluster.Offset(header.Count())
+		size, err := record.PeekSize(data)
+		if err != nil || int64(size) > d.To-position || size < record.HeaderSize {
+			break
+		}
+		position += int64(size)
+	}
+	return newest.base == byDelta || newest.base == byCount, nil
 }
 
 // hasZeroSector looks for a sector of zeros in a damaged stretch.
