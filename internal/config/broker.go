@@ -51,6 +51,7 @@ type Broker struct {
 	ReplicaFetchMinBytes          int32
 	ReplicaFetchWaitMax           time.Duration
 	ReplicaSocketTimeout          time.Duration
+	RackAwareReads                bool // replica.selector.class is Kafka's RackAwareReplicaSelector
 	HighWatermarkCheckpoint       time.Duration
 	NumReplicaFetchers            int
 	MessageMaxBytes               int32
@@ -237,11 +238,26 @@ func (s *settings) replication(b *Broker) {
 	b.ReplicaFetchMinBytes = s.int32("replica.fetch.min.bytes")
 	b.ReplicaFetchWaitMax = s.ms("replica.fetch.wait.max.ms")
 	b.ReplicaSocketTimeout = s.ms("replica.socket.timeout.ms")
+	s.replicaSelector(b)
 	b.HighWatermarkCheckpoint = s.ms("replica.high.watermark.checkpoint.interval.ms")
 	b.NumReplicaFetchers = s.int("num.replica.fetchers")
 	for _, name := range []string{"controller.socket.timeout.ms", "replica.lag.time.max.ms", "replica.fetch.wait.max.ms", "replica.socket.timeout.ms",
 		"replica.high.watermark.checkpoint.interval.ms", "num.replica.fetchers", "replica.fetch.min.bytes"} {
 		s.require(s.whole(name) > 0, name, "must be positive", "give 1 or more")
+	}
+}
+
+// replicaSelector knows Kafka's own two classes. Another one is a plugin in Java, which is no
+// reason not to serve.
+func (s *settings) replicaSelector(b *Broker) {
+	const replica = "org.apache.kafka.common.replica."
+	switch class := s.str("replica.selector.class"); class {
+	case replica + "RackAwareReplicaSelector":
+		b.RackAwareReads = true
+	case "", replica + "LeaderSelector":
+	default:
+		s.warnings = append(s.warnings, Warning{"replica.selector.class", class,
+			"names a Java class that is not here: consumers read from the leader; " + replica + "RackAwareReplicaSelector is there"})
 	}
 }
 

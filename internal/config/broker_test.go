@@ -127,7 +127,8 @@ func TestAllProblemsAtOnceInOneLine(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	values := minimal("num.io.threads=8", "num.partition=3", "confluent.support.metrics.enable=true", "controller.quorum.voters=1@h:1")
+	values := minimal("num.io.threads=8", "num.partition=3", "confluent.support.metrics.enable=true", "controller.quorum.voters=1@h:1",
+		"replica.selector.class=com.example.Nearest")
 	_, warnings, err := ParseBroker(values, false)
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +137,7 @@ func TestWarnings(t *testing.T) {
 		"num.partition":                    "no such key; did you mean num.partitions?",
 		"confluent.support.metrics.enable": "no such key",
 		"num.io.threads":                   "known to Kafka, no effect here: it sizes a pool of threads; goroutines need none",
+		"replica.selector.class":           "names a Java class that is not here: consumers read from the leader; org.apache.kafka.common.replica.RackAwareReplicaSelector is there",
 		"controller.quorum.voters":         "known to Kafka, no effect here: it sets up the KRaft quorum; this is ZooKeeper mode",
 	}
 	for _, w := range warnings {

@@ -229,7 +229,7 @@ var brokerKeys = index([]key{
 	{"replica.fetch.wait.max.ms", Int, "500", nil, readOnly, supported, "How long a follower's fetch waits."},
 	{"replica.high.watermark.checkpoint.interval.ms", Long, "5000", nil, readOnly, supported, "How often the high watermarks are written."},
 	{"replica.lag.time.max.ms", Long, "30000", nil, readOnly, supported, "A follower that has not caught up for this long leaves the ISR."},
-	{"replica.selector.class", String, unset, nil, readOnly, noEffect, "names a Java class that lets consumers read from followers; they read from the leader"},
+	{"replica.selector.class", String, unset, nil, readOnly, supported, "org.apache.kafka.common.replica.RackAwareReplicaSelector sends consumers with client.rack to an in-sync replica of their rack; unset, they read from the leader."},
 	{"replica.socket.receive.buffer.bytes", Int, "65536", nil, readOnly, noEffect, "sets a socket buffer; the system's is used"},
 	{"replica.socket.timeout.ms", Int, "30000", nil, readOnly, supported, "How long a follower waits for an answer."},
 	{"replication.quota.window.num", Int, "11", atLeast(1), readOnly, noEffect, "shapes the replication quota; no quotas are applied"},

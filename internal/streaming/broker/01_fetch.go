@@ -68,6 +68,9 @@ func (b *Broker) handleFetch(request *wire.Request) {
 	if follower {
 		fetchRequest.MaxBytes = max(body.MaxBytes, 1)
 	}
+	if b.config.RackAwareReads && request.Version >= 11 {
+		fetchRequest.NearRack, fetchRequest.Listener = body.Rack, request.Listener
+	}
 	f.resolve(&fetchRequest)
 	if len(fetchRequest.Parts) == 0 && fetchRequest.Standing == nil {
 		f.answer(nil)
@@ -247,9 +250,9 @@ func (f *fetch) tryEncodePartition(out *fetchBody, p *fetched, leaders *leaderEn
 		}
 	}
 	switch {
-	case f.isolation == replication.ReadCommitted && result.Err == nil && result.Diverging == nil && !f.cutShort(p) || f.unheardOf(p):
+	case f.isolation == replication.ReadCommitted && result.Err == nil && result.Diverging == nil && result.NearReader == nil && !f.cutShort(p) || f.unheardOf(p):
 		out.arrayLen(len(result.Aborted), flexible)
-	default: // null: nobody asked, or there is an error
+	default: // null: nobody asked, or nothing is read
 		out.arrayLen(-1, flexible)
 	}
 	for _, aborted := range result.Aborted {
@@ -258,7 +261,11 @@ func (f *fetch) tryEncodePartition(out *fetchBody, p *fetched, leaders *leaderEn
 		out.noTags(flexible)
 	}
 	if f.version >= 11 {
-		out.int32(-1) // preferred read replica
+		preferred := cluster.NoBroker
+		if result.NearReader != nil {
+			preferred = *result.NearReader
+		}
+		out.int32(int32(preferred))
 	}
 	if err := out.records(p.records, flexible); err != nil {
 		return err

@@ -394,5 +394,5 @@ func (c *fetchContext) news(partition *fetchPartition, result *replication.Fetch
 	if hasData && partition.place != nil {
 		c.session.busy.MoveToBack(partition.place)
 	}
-	return !c.incremental || hasData || changed || result.Diverging != nil
+	return !c.incremental || hasData || changed || result.Diverging != nil || result.NearReader != nil
 }

@@ -128,7 +128,10 @@ type FetchRequest struct {
 	Isolation    int8
 	// LeaderOnly refuses to read from a follower (Fetch version 10 and older, followers).
 	LeaderOnly bool
-	Parts      []FetchPart
+	// NearRack is the consumer's rack if it may be sent to a replica there, and Listener where it
+	// is connected; "" leaves it here.
+	NearRack, Listener string
+	Parts              []FetchPart
 	// Standing is the session that the fetch belongs to; nil without one. With it the results
 	// are those of the parts that did not fall quiet, and of quiet ones that were stirred
 	// while the fetch waited; and a fetch without parts waits, too.
@@ -156,6 +159,9 @@ type FetchResult struct {
 	Diverging        *DivergingEpoch // nil: none
 	// Leader is filled on NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH.
 	Leader LeaderHint
+	// NearReader is the replica that the consumer is sent to instead of being given records;
+	// nil: none.
+	NearReader *cluster.BrokerID
 	// Slice holds the records; nil if there are none. The receiver closes it.
 	Slice *commitlog.Slice
 	// Aborted lists the aborted transactions that overlap the slice (ReadCommitted).

@@ -47,6 +47,7 @@ type view struct {
 	limit            cluster.Offset // records below it may be read
 	diverging        *DivergingEpoch
 	leader           LeaderHint
+	nearReader       *cluster.BrokerID // where the consumer is sent; nil: nowhere
 }
 
 func (op *fetchOp) isFollower() bool { return op.request.Replica >= 0 }
@@ -100,6 +101,7 @@ func (op *fetchOp) lookAt(part *FetchPart, v *view, first bool, effects *effects
 	m := op.m
 	v.highWatermark, v.lastStableOffset, v.logStart = cluster.NoOffset, cluster.NoOffset, cluster.NoOffset
 	v.leader = LeaderHint{Leader: cluster.NoBroker, Epoch: cluster.NoLeaderEpoch}
+	v.nearReader = nil
 	v.host = m.host(part.TP)
 	if v.host == nil {
 		v.err = m.notHosted(part.TP)
@@ -172,6 +174,9 @@ func (op *fetchOp) admitLocked(part *FetchPart, v *view) error {
 		}
 	}
 	v.logStart = h.log.StartOffset()
+	if v.nearReader = op.nearReaderLocked(h, part.FetchOffset); v.nearReader != nil {
+		return nil // whatever it asks for is that replica's to judge
+	}
 	if part.LastFetchedEpoch != cluster.NoLeaderEpoch {
 		epoch, end := h.log.EndOffsetForEpoch(part.LastFetchedEpoch)
 		diverging, err := partition.Divergence(part.LastFetchedEpoch, part.FetchOffset, v.logStart, partition.EpochEnd{Epoch: epoch, End: end})
@@ -195,7 +200,7 @@ func (op *fetchOp) worthAnswering(parts []FetchPart, views []view) bool {
 	available := 0
 	for i := range views {
 		v := &views[i]
-		if v.err != nil && !v.awaited || v.diverging != nil {
+		if v.err != nil && !v.awaited || v.diverging != nil || v.nearReader != nil {
 			return true
 		}
 		part := &parts[i]
@@ -245,8 +250,8 @@ func (op *fetchOp) respond(parts []FetchPart, views []view) {
 		result.Awaited = v.awaited
 		result.HighWatermark, result.LastStableOffset, result.LogStartOffset = v.highWatermark, v.lastStableOffset, v.logStart
 		result.Diverging = v.diverging
-		result.Leader = v.leader
-		if v.err != nil || v.diverging != nil || v.limit <= part.FetchOffset || budget <= 0 {
+		result.Leader, result.NearReader = v.leader, v.nearReader
+		if v.err != nil || v.diverging != nil || v.nearReader != nil || v.limit <= part.FetchOffset || budget <= 0 {
 			continue
 		}
 		size := op.readPart(part, v, result, min(int(part.MaxBytes), budget), minOne)

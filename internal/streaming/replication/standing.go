@@ -168,10 +168,11 @@ func (op *fetchOp) settle(views []view) []view {
 }
 
 // settle lets the part fall quiet if the client knows all there is: the records, the high
-// watermark and the log start; and if, for a follower, its fetches change nothing either.
+// watermark and the log start; and if, for a follower, its fetches change nothing either. A
+// consumer that may be sent to a nearer replica is not told by events when one has come up.
 func (p *StandingPart) settle(op *fetchOp, part *FetchPart, v *view) bool {
 	h := v.host
-	if v.err != nil || v.diverging != nil || v.limit > part.FetchOffset ||
+	if v.err != nil || v.diverging != nil || op.request.NearRack != "" || v.limit > part.FetchOffset ||
 		v.highWatermark != part.KnownHighWatermark || v.logStart != part.KnownLogStart {
 		return false
 	}
