@@ -92,7 +92,7 @@ func (c *epochCache) endOffsetFor(epoch cluster.LeaderEpoch, end cluster.Offset)
 	c.RLock()
 	defer c.RUnlock()
 	n := len(c.entries)
-	if epoch < 0 || n == 0 || epoch > c.entries[n-1].epoch {
+	if epoch == cluster.NoLeaderEpoch || n == 0 || epoch > c.entries[n-1].epoch {
 		return cluster.NoLeaderEpoch, cluster.NoOffset
 	}
 	if epoch == c.entries[n-1].epoch {
