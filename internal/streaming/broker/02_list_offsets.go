@@ -27,7 +27,7 @@ const (
 )
 
 // timestampVersions is the first version that knows a special timestamp.
-var timestampVersions = map[int64]int16{latestTimestamp: 0, -2: 0, maxTimestamp: 7, earliestLocal: 8, latestTieredTimestamp: 9}
+var timestampVersions = map[int64]int16{latestTimestamp: 0, -2: 0, maxTimestamp: 7, cluster.EpochBeginTimestamp: 7, earliestLocal: 8, latestTieredTimestamp: 9}
 
 func (b *Broker) handleListOffsets(request *wire.Request) {
 	body := request.Body.(*kmsg.ListOffsetsRequest)

@@ -46,6 +46,12 @@ const (
 	EpochDuringDelete LeaderEpoch = -2
 )
 
+// EpochBeginTimestamp is a special timestamp of ListOffsets, between our own brokers: any replica
+// tells the debugging replica where the latest leader epoch began that it led from records on that
+// earlier leaders had left. The epoch stands in the answer's LeaderEpoch, its first offset in
+// Offset, the epoch of the record before that in Timestamp; all are -1 where none is known.
+const EpochBeginTimestamp = -1001
+
 // PartitionEpoch is the data version of the partition's state znode: it grows with every
 // change of leader or ISR.
 type PartitionEpoch int32

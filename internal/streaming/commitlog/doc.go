@@ -2,7 +2,8 @@
 // 3.9 keeps: segments with offset, time and transaction indexes, producer snapshots, the
 // leader epoch checkpoint, partition.metadata, and per log directory meta.properties, the
 // offset checkpoints, the lock and the clean-shutdown mark. A directory written by one
-// starts under the other.
+// starts under the other. One file is ours alone, and passed over by Apache's broker:
+// leader-epoch-begin (EpochBegin).
 //
 // # What it owns
 //

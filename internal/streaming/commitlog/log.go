@@ -33,6 +33,7 @@ type Log struct {
 	closed     atomic.Bool
 
 	epochs epochCache
+	begin  epochBegin
 
 	topicID struct {
 		sync.Mutex

@@ -353,6 +353,8 @@ func (m *Manager) SecureDeletions() error {
 // files.
 func (l *Log) shut() {
 	l.closed.Store(true)
+	l.begin.Lock()
+	defer l.begin.Unlock()
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
 	l.writer.Lock()

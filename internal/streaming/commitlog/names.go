@@ -28,6 +28,7 @@ const (
 	strayDirSuffix  = "-stray"
 
 	epochCheckpointName     = "leader-epoch-checkpoint"
+	epochBeginName          = "leader-epoch-begin" // ours: see EpochBegin
 	partitionMetadataName   = "partition.metadata"
 	lockName                = ".lock"
 	metaPropertiesName      = "meta.properties"

@@ -60,6 +60,11 @@ type (
 		epoch    cluster.BrokerEpoch
 		response *kmsg.ListOffsetsResponse
 	}
+	epochBeginsAnswered struct {
+		id       cluster.BrokerID
+		epoch    cluster.BrokerEpoch
+		response *kmsg.ListOffsetsResponse
+	}
 	// Requests; each gets exactly one Reply.
 	alterPartition     struct{ request *kmsg.AlterPartitionRequest }
 	controlledShutdown struct {
@@ -93,6 +98,7 @@ func (brokerRefused) event()        {}
 func (brokerAnswered) event()       {}
 func (inquiryTicked) event()        {}
 func (logEndsAnswered) event()      {}
+func (epochBeginsAnswered) event()  {}
 func (leaderAndISRAnswered) event() {}
 func (stopReplicaAnswered) event()  {}
 func (alterPartition) event()       {}
@@ -297,6 +303,8 @@ func (c *Core) handle(event Event) {
 		c.onInquiryTick()
 	case logEndsAnswered:
 		c.onLogEnds(event)
+	case epochBeginsAnswered:
+		c.onEpochBegins(event)
 	case leaderAndISRAnswered:
 		c.onLeaderAndISRAnswered(event)
 	case stopReplicaAnswered:

@@ -35,6 +35,9 @@ func Answered(id cluster.BrokerID, epoch cluster.BrokerEpoch, request kmsg.Reque
 	case *kmsg.LeaderAndISRResponse:
 		return leaderAndISRAnswered{id, epoch, response}
 	case *kmsg.ListOffsetsResponse:
+		if asksEpochBegins(request.(*kmsg.ListOffsetsRequest)) {
+			return epochBeginsAnswered{id, epoch, response}
+		}
 		return logEndsAnswered{id, epoch, response}
 	case *kmsg.StopReplicaResponse:
 		return stopReplicaAnswered{id, epoch, request.(*kmsg.StopReplicaRequest), response}

@@ -21,12 +21,28 @@ import (
 //
 // Here a member of the ISR that has come back from an unclean stop is suspect until a leader has
 // been elected. A partition that only suspects could lead asks every replica where its log ends
-// and elects the one whose log goes furthest: the largest pair of the last record's leader epoch
-// and the end offset, as raft elects. That log holds every committed record that any of those
-// asked still has, so it need not be a member of the ISR. (The pair orders logs by what they
-// contain because in one leader epoch all logs are prefixes of one leader's, and a leader was
-// elected with everything committed before.) The new ISR is the replicas whose log ends in the
-// same place; the others come back into it by copying.
+// and elects the one whose log goes furthest. That log holds every committed record that any of
+// those asked still has, so it need not be a member of the ISR. The new ISR is the replicas whose
+// log ends in the same place; the others come back into it by copying.
+//
+// Furthest is, nearly as raft elects, the largest pair of the last record's leader epoch and the
+// end offset: in one leader epoch all logs are prefixes of one leader's, and a leader was elected
+// with everything committed before. But a leader also commits what it finds in its log of earlier
+// epochs; raft's does so only with an entry of its own, and Kafka's logs have no room for one.
+// Then a leader between, that was cut off with records which nobody else has, has the newer epoch
+// in its last record, and lacks what is committed. So a leader that is about to commit such
+// records first notes where its epoch began: behind which record (commitlog.EpochBegin). A log
+// that has that record, and ends with it or with others of the same epoch, has what that leader
+// began with, and stands for that leader's epoch (inquiry.standing), whoever's note it is. The
+// order is by that, then by the last record's epoch (a log with records of that leader's epoch has
+// more of it), then by the end.
+//
+// Why it holds: let e be the leader epoch in which something was last committed. Whoever has all
+// of that has records of epoch e, or it was left by earlier leaders, and the leader of e has noted
+// where it began: so there is a log that stands for e at least. A log that stands for a later
+// epoch has what that epoch's leader began with, and so everything. Of those that stand for e, the
+// ones with records of e have what the leader began with and more of it the longer they are; if
+// there are none, what was committed is what it began with, and all of them have that.
 //
 // How long to wait for replicas that are not there:
 //
@@ -45,8 +61,11 @@ import (
 type inquiry struct {
 	since time.Time
 	ends  map[cluster.BrokerID]logEnd
-	asked map[cluster.BrokerID]cluster.BrokerEpoch // since the last tick: nobody is asked again at once
-	told  bool                                     // the log says that the partition stays without a leader
+	// begins is where replicas noted that an epoch began which they led. Notes stay true, but each
+	// incarnation is asked: an earlier one may have had none.
+	begins map[cluster.BrokerID]epochBegin
+	asked  map[cluster.BrokerID]cluster.BrokerEpoch // since the last tick: nobody is asked again at once
+	told   bool                                     // the log says that the partition stays without a leader
 }
 
 // logEnd is where a replica's log ends, as one incarnation of its broker tells.
@@ -59,16 +78,40 @@ type logEnd struct {
 	damagedTo cluster.Offset
 }
 
-// preferred orders logs for an election: the furthest first, of equals the one that knows of no
-// loss.
-func (e logEnd) preferred(other logEnd) int {
-	further := cmp.Or(cmp.Compare(other.epoch, e.epoch), cmp.Compare(other.offset, e.offset))
+// epochBegin is where a leader epoch began, as one incarnation of its leader tells: at an offset,
+// behind a record of the epoch before. NoLeaderEpoch: it knows of none.
+type epochBegin struct {
+	broker        cluster.BrokerEpoch
+	epoch, before cluster.LeaderEpoch
+	start         cluster.Offset
+}
+
+// within reports whether a log has what the epoch's leader began with.
+func (b epochBegin) within(end logEnd) bool { return end.epoch == b.before && end.offset >= b.start }
+
+// standing is the newest leader epoch of which a log is known to have all that its leader began
+// with: that of its last record, or one whose leader appended nothing before the log ended.
+func (q *inquiry) standing(end logEnd) cluster.LeaderEpoch {
+	newest := end.epoch
+	for _, begin := range q.begins {
+		if begin.within(end) {
+			newest = max(newest, begin.epoch)
+		}
+	}
+	return newest
+}
+
+// preferred orders the logs of replicas that have answered for an election: the furthest first, of
+// equals the one that knows of no loss.
+func (q *inquiry) preferred(a, b cluster.BrokerID) int {
+	one, other := q.ends[a], q.ends[b]
+	further := cmp.Or(cmp.Compare(q.standing(other), q.standing(one)), cmp.Compare(other.epoch, one.epoch), cmp.Compare(other.offset, one.offset))
 	switch {
 	case further != 0:
 		return further
-	case e.lost == other.lost:
+	case one.lost == other.lost:
 		return 0
-	case e.lost:
+	case one.lost:
 		return 1
 	}
 	return -1
@@ -121,7 +164,10 @@ func (c *Core) inquire() {
 		}
 		waiting++
 		if p.inquiry == nil {
-			p.inquiry = &inquiry{since: c.now, ends: map[cluster.BrokerID]logEnd{}, asked: map[cluster.BrokerID]cluster.BrokerEpoch{}}
+			p.inquiry = &inquiry{
+				since: c.now, ends: map[cluster.BrokerID]logEnd{}, begins: map[cluster.BrokerID]epochBegin{},
+				asked: map[cluster.BrokerID]cluster.BrokerEpoch{},
+			}
 		}
 		for _, id := range p.assignment.Replicas {
 			if b := c.brokers[id]; c.asks(p, id) && !p.inquiry.knows(b) && p.inquiry.asked[id] != b.Epoch {
@@ -136,7 +182,8 @@ func (c *Core) inquire() {
 	c.flush()
 	for _, id := range c.brokerIDs() {
 		if len(questions[id]) > 0 {
-			c.send(id, askLogEnds(questions[id]))
+			c.send(id, askLogs(questions[id], cluster.EpochBeginTimestamp))
+			c.send(id, askLogs(questions[id], latestTimestamp))
 		}
 	}
 	c.effects.WakeAfter = inquiryInterval
@@ -155,11 +202,14 @@ func (c *Core) asks(p *partition, id cluster.BrokerID) bool {
 }
 
 func (q *inquiry) knows(b *broker) bool {
-	end, asked := q.ends[b.ID]
-	return asked && end.broker == b.Epoch
+	end, ended := q.ends[b.ID]
+	begin, begun := q.begins[b.ID]
+	return ended && begun && end.broker == b.Epoch && begin.broker == b.Epoch
 }
 
-func askLogEnds(parts []*partition) *kmsg.ListOffsetsRequest {
+// askLogs asks one of the two questions, latestTimestamp or cluster.EpochBeginTimestamp. (One
+// request cannot ask both: ListOffsets refuses a partition that is named twice.)
+func askLogs(parts []*partition, question int64) *kmsg.ListOffsetsRequest {
 	request := kmsg.NewPtrListOffsetsRequest()
 	request.Version = listOffsetsVersion
 	request.ReplicaID = debugReplica
@@ -172,10 +222,39 @@ func askLogEnds(parts []*partition) *kmsg.ListOffsetsRequest {
 			current = &request.Topics[len(request.Topics)-1]
 		}
 		asked := kmsg.NewListOffsetsRequestTopicPartition()
-		asked.Partition, asked.Timestamp = p.tp.Partition, latestTimestamp
+		asked.Partition, asked.Timestamp = p.tp.Partition, question
 		current.Partitions = append(current.Partitions, asked)
 	}
 	return request
+}
+
+func asksEpochBegins(request *kmsg.ListOffsetsRequest) bool {
+	return len(request.Topics) > 0 && len(request.Topics[0].Partitions) > 0 && request.Topics[0].Partitions[0].Timestamp == cluster.EpochBeginTimestamp
+}
+
+// onEpochBegins takes what a broker says of the epochs it has led. One of an earlier version does
+// not know the question, and has noted nothing; and no epoch is newer than the partition's.
+func (c *Core) onEpochBegins(event epochBeginsAnswered) {
+	b := c.brokers[event.id]
+	if b == nil || b.Epoch != event.epoch {
+		return
+	}
+	var parts []*partition
+	for _, t := range event.response.Topics {
+		for _, answer := range t.Partitions {
+			p := c.partition(cluster.TopicPartition{Topic: t.Topic, Partition: answer.Partition})
+			if p == nil || p.inquiry == nil || answer.ErrorCode != 0 && answer.ErrorCode != kerr.UnsupportedVersion.Code {
+				continue
+			}
+			begin := epochBegin{event.epoch, cluster.LeaderEpoch(answer.LeaderEpoch), cluster.LeaderEpoch(answer.Timestamp), cluster.Offset(answer.Offset)}
+			if answer.ErrorCode != 0 || begin.epoch > p.state.LeaderEpoch {
+				begin.epoch = cluster.NoLeaderEpoch
+			}
+			p.inquiry.begins[event.id] = begin
+			parts = append(parts, p)
+		}
+	}
+	c.electFurthest(parts, c.inquire)
 }
 
 // onLogEnds takes what a broker says of its logs. Other errors than the loss of a tail say
@@ -241,13 +320,12 @@ func (c *Core) judge(p *partition) (candidates []cluster.BrokerID, v verdict) {
 		}
 	}
 	slices.SortStableFunc(candidates, func(a, b cluster.BrokerID) int {
-		return p.inquiry.ends[a].preferred(p.inquiry.ends[b])
+		return p.inquiry.preferred(a, b)
 	})
 	candidates = p.withoutUnmendable(candidates)
 	if whole { // a log outside the ISR that goes further is evidence that those in it have lost records
-		furthest := p.inquiry.ends[candidates[0]]
 		whole = slices.ContainsFunc(candidates, func(id cluster.BrokerID) bool {
-			return slices.Contains(p.state.ISR, id) && p.inquiry.ends[id].preferred(furthest) == 0
+			return slices.Contains(p.state.ISR, id) && p.inquiry.preferred(id, candidates[0]) == 0
 		})
 	}
 	patient := c.now.Sub(p.inquiry.since) < c.settings.UncleanStopPatience
@@ -329,11 +407,10 @@ func (c *Core) furthest(p *partition) (next cluster.PartitionState, ok bool) {
 	if len(candidates) == 0 {
 		return p.state, false
 	}
-	best := p.inquiry.ends[candidates[0]]
 	next = p.state
 	next.Leader = candidates[0]
 	next.LeaderEpoch++
-	next.ISR = filter(candidates, func(id cluster.BrokerID) bool { return p.inquiry.ends[id].preferred(best) == 0 })
+	next.ISR = filter(candidates, func(id cluster.BrokerID) bool { return p.inquiry.preferred(id, next.Leader) == 0 })
 	return next, true
 }
 
@@ -357,7 +434,7 @@ func (c *Core) logFurthest(o outcome) {
 		level, message = slog.LevelError, "elected the furthest log after unclean stops, though committed records are missing from it"
 	}
 	c.log(level, message, "topic", p.tp.Topic, "partition", p.tp.Partition, "leader", p.state.Leader,
-		"lastEpoch", end.epoch, "logEnd", end.offset, "isrBefore", o.before.ISR, "asked", len(p.inquiry.ends))
+		"standing", p.inquiry.standing(end), "lastEpoch", end.epoch, "logEnd", end.offset, "isrBefore", o.before.ISR, "asked", len(p.inquiry.ends))
 }
 
 // topicsOf returns each topic of some partitions once, in their order.

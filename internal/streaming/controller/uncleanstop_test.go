@@ -22,8 +22,9 @@ func (w *world) returned(id cluster.BrokerID, stop cluster.StopKind) {
 	w.create(registry.BrokerPath(id), registry.EncodeBroker(&broker, 0))
 }
 
-// tellLogEnds answers, for brokers that have been asked, where the log of "t"-0 ends.
-func (w *world) tellLogEnds(ends map[cluster.BrokerID]logEnd) (asked []cluster.BrokerID) {
+// tellLogEnds answers, for brokers that have been asked, where the log of "t"-0 ends, and where
+// epochs began that they have led.
+func (w *world) tellLogEnds(ends map[cluster.BrokerID]logEnd, begins map[cluster.BrokerID]epochBegin) (asked []cluster.BrokerID) {
 	sends := w.sends
 	w.sends = nil
 	for _, send := range sends {
@@ -32,7 +33,9 @@ func (w *world) tellLogEnds(ends map[cluster.BrokerID]logEnd) (asked []cluster.B
 		if !ok {
 			continue
 		}
-		asked = append(asked, send.To)
+		if !asksEpochBegins(request) {
+			asked = append(asked, send.To)
+		}
 		if !known {
 			continue
 		}
@@ -40,13 +43,20 @@ func (w *world) tellLogEnds(ends map[cluster.BrokerID]logEnd) (asked []cluster.B
 		topic := kmsg.NewListOffsetsResponseTopic()
 		topic.Topic = "t"
 		answer := kmsg.NewListOffsetsResponseTopicPartition()
-		answer.LeaderEpoch, answer.Offset, answer.Timestamp = int32(end.epoch), int64(end.offset), int64(end.damagedTo)
-		if end.lost {
-			answer.ErrorCode = kerr.OffsetNotAvailable.Code
+		switch begin, noted := begins[send.To]; {
+		case !asksEpochBegins(request):
+			answer.LeaderEpoch, answer.Offset, answer.Timestamp = int32(end.epoch), int64(end.offset), int64(end.damagedTo)
+			if end.lost {
+				answer.ErrorCode = kerr.OffsetNotAvailable.Code
+			}
+		case noted:
+			answer.LeaderEpoch, answer.Offset, answer.Timestamp = int32(begin.epoch), int64(begin.start), int64(begin.before)
+		case send.To == 2: // of a version that does not know the question
+			answer.ErrorCode = kerr.UnsupportedVersion.Code
 		}
 		topic.Partitions = append(topic.Partitions, answer)
 		response.Topics = append(response.Topics, topic)
-		w.step(logEndsAnswered{send.To, w.epochOf(send.To), response})
+		w.step(Answered(send.To, w.epochOf(send.To), request, response))
 	}
 	slices.Sort(asked)
 	return asked
@@ -55,10 +65,14 @@ func (w *world) tellLogEnds(ends map[cluster.BrokerID]logEnd) (asked []cluster.B
 // A partition all of whose in-sync replicas have been away and stopped uncleanly.
 func TestUncleanStops(t *testing.T) {
 	type ends = map[cluster.BrokerID]logEnd
+	type begins = map[cluster.BrokerID]epochBegin
 	type returns = map[cluster.BrokerID]cluster.StopKind
 	const none = cluster.NoBroker
 	at := func(epoch cluster.LeaderEpoch, offset cluster.Offset) logEnd {
 		return logEnd{epoch: epoch, offset: offset}
+	}
+	began := func(epoch, before cluster.LeaderEpoch, start cluster.Offset) epochBegin {
+		return epochBegin{epoch: epoch, before: before, start: start}
 	}
 	short := func(epoch cluster.LeaderEpoch, offset cluster.Offset) logEnd {
 		return logEnd{epoch: epoch, offset: offset, lost: true}
@@ -71,6 +85,7 @@ func TestUncleanStops(t *testing.T) {
 		isr     []cluster.BrokerID // when the last one went
 		back    returns
 		ends    ends
+		begins  begins
 		leader  cluster.BrokerID // at once
 		later   cluster.BrokerID // when patience is over
 		isrThen []cluster.BrokerID
@@ -116,6 +131,30 @@ func TestUncleanStops(t *testing.T) {
 			ends: ends{1: at(4, 80)}, leader: none, later: 1, isrThen: ids(1)},
 		{name: "it has lost records, and one does not answer", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
 			ends: ends{1: short(4, 60), 2: at(4, 80)}, leader: none, later: none, stuck: true},
+
+		// Records that earlier leaders had left were committed by a leader that appended nothing.
+		{name: "a leader between has records that nobody else has", isr: ids(3), back: returns{1: cluster.StopClean, 2: cluster.StopClean, 3: cluster.StopUnclean},
+			ends: ends{1: at(0, 70), 2: at(1, 90), 3: at(0, 86)}, begins: begins{3: began(2, 0, 86)}, leader: 3, later: 3, isrThen: ids(3)},
+		{name: "a leader between, and the third is missing", isr: ids(3), back: returns{2: cluster.StopClean, 3: cluster.StopUnclean},
+			ends: ends{2: at(1, 90), 3: at(0, 86)}, begins: begins{3: began(2, 0, 86)}, leader: 3, later: 3, isrThen: ids(3)},
+		{name: "a leader between, and nothing was noted: it may have been the last", isr: ids(3), back: returns{1: cluster.StopClean, 2: cluster.StopClean, 3: cluster.StopUnclean},
+			ends: ends{1: at(0, 70), 2: at(1, 90), 3: at(0, 86)}, leader: 2, later: 2, isrThen: ids(2)},
+		{name: "a leader between noted its epoch, too", isr: ids(3), back: returns{1: cluster.StopClean, 2: cluster.StopClean, 3: cluster.StopUnclean},
+			ends: ends{1: at(0, 70), 2: at(1, 90), 3: at(0, 86)}, begins: begins{2: began(1, 0, 83), 3: began(2, 0, 86)}, leader: 3, later: 3, isrThen: ids(3)},
+		{name: "a follower that has what its leader began with stays in sync", isr: ids(3, 1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopUnclean},
+			ends: ends{1: at(0, 86), 2: at(1, 90), 3: at(0, 86)}, begins: begins{3: began(2, 0, 86)}, leader: 1, later: 1, isrThen: ids(1, 3)},
+		{name: "its leader has lost what it began with", isr: ids(3, 1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopUnclean},
+			ends: ends{1: at(0, 86), 2: at(1, 90), 3: at(0, 50)}, begins: begins{3: began(2, 0, 86)}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "a follower has the leader's own records, another one old ones", isr: ids(3, 1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopUnclean},
+			ends: ends{1: at(2, 87), 2: at(0, 90), 3: at(0, 50)}, begins: begins{3: began(2, 0, 86)}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "one outside has noted a newer epoch, and no more records", isr: ids(1), back: returns{1: cluster.StopUnclean, 3: cluster.StopClean},
+			ends: ends{1: at(4, 86), 3: at(4, 86)}, begins: begins{3: began(4, 3, 80)}, leader: 1, later: 1, isrThen: ids(1, 3)},
+		{name: "one outside has noted a newer epoch, and fewer records", isr: ids(1), back: returns{1: cluster.StopUnclean, 3: cluster.StopClean},
+			ends: ends{1: at(3, 88), 3: at(3, 86)}, begins: begins{3: began(4, 3, 86)}, leader: 1, later: 1, isrThen: ids(1)},
+		{name: "one outside has noted a newer epoch, and the others have lost what it began with", isr: ids(1), back: returns{1: cluster.StopUnclean, 3: cluster.StopClean},
+			ends: ends{1: at(3, 70), 3: at(3, 86)}, begins: begins{3: began(4, 3, 86)}, leader: none, later: none, stuck: true},
+		{name: "a note of an epoch that there has not been", isr: ids(1), back: returns{1: cluster.StopUnclean, 2: cluster.StopClean, 3: cluster.StopClean},
+			ends: ends{1: at(4, 90), 2: at(4, 80), 3: at(3, 70)}, begins: begins{3: began(9, 3, 70)}, leader: 1, later: 1, isrThen: ids(1)},
 	}
 	for _, test := range tests {
 		for _, failover := range []bool{false, true} {
@@ -150,7 +189,7 @@ func TestUncleanStops(t *testing.T) {
 					w.step(brokersChanged{})
 				}
 				for asked := []cluster.BrokerID{0}; len(asked) > 0; {
-					asked = w.tellLogEnds(test.ends)
+					asked = w.tellLogEnds(test.ends, test.begins)
 				}
 				check := func(when string, leader cluster.BrokerID) {
 					t.Helper()
@@ -168,7 +207,7 @@ func TestUncleanStops(t *testing.T) {
 				check("preferred elections", test.leader)
 				w.now = w.now.Add(defaultUncleanStopPatience + time.Second)
 				w.step(inquiryTicked{})
-				w.tellLogEnds(nil)
+				w.tellLogEnds(nil, nil)
 				check("later", test.later)
 				if stuck := strings.Contains(strings.Join(w.logs, ";"), "no leader: committed records are missing"); stuck != test.stuck {
 					t.Errorf("stuck and said so: %v", stuck)
@@ -196,7 +235,7 @@ func TestUncleanStopsAcrossIncarnations(t *testing.T) {
 	w.step(brokersChanged{})
 	w.returned(1, cluster.StopUnclean)
 	w.step(brokersChanged{})
-	w.tellLogEnds(map[cluster.BrokerID]logEnd{1: {epoch: 1, offset: 10}})
+	w.tellLogEnds(map[cluster.BrokerID]logEnd{1: {epoch: 1, offset: 10}}, nil)
 	w.electedCore(9)
 	if got := w.state("t", 0); got.Leader != cluster.NoBroker {
 		t.Fatalf("broker %d was elected though others may have more", got.Leader)
@@ -207,7 +246,7 @@ func TestUncleanStopsAcrossIncarnations(t *testing.T) {
 	w.returned(2, cluster.StopUnclean)
 	w.returned(3, cluster.StopUnclean)
 	w.step(brokersChanged{})
-	asked := w.tellLogEnds(map[cluster.BrokerID]logEnd{1: {epoch: 1, offset: 5}, 2: {epoch: 1, offset: 7}, 3: {epoch: 1, offset: 6}})
+	asked := w.tellLogEnds(map[cluster.BrokerID]logEnd{1: {epoch: 1, offset: 5}, 2: {epoch: 1, offset: 7}, 3: {epoch: 1, offset: 6}}, nil)
 	if !slices.Equal(asked, ids(1, 2, 3)) {
 		t.Errorf("asked %v", asked)
 	}

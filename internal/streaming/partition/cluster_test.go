@@ -206,8 +206,13 @@ func (s *sim) step() {
 		if change := b.replica.MaybeShrink(s.env()); b.up && change != nil {
 			s.alters = append(s.alters, simAlter{b.id, change})
 		}
-	case draw < 90: // LeaderAndIsr gets through to one
+	case draw < 89: // LeaderAndIsr gets through to one
 		s.tell(b)
+	case draw < 90: // the note of a leadership is on disk
+		if since, _, unnoted := b.replica.Unnoted(); b.up && unnoted {
+			b.replica.Noted(since, s.env())
+			s.release(b)
+		}
 	case draw < 91:
 		s.elect()
 		if s.random.IntN(2) == 0 {

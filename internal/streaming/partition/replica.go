@@ -80,6 +80,8 @@ type Replica struct {
 	// The rest is meaningful for a leader only.
 
 	ledSince         cluster.LeaderEpoch // first epoch of the present unbroken leadership
+	ledFrom          cluster.Offset      // log end when it began
+	noted            bool                // and that is on disk; see Unnoted
 	epochStartOffset cluster.Offset      // log end when leaderEpoch began
 	logEnd           cluster.Offset
 	durable          bool           // the high watermark does not pass synced
@@ -171,8 +173,9 @@ func (r *Replica) MakeLeader(assignment *Assignment, logStart, logEnd cluster.Of
 	r.recovery = cluster.Recovered
 	r.logEnd = logEnd
 	if !wasLeader {
-		r.ledSince = assignment.LeaderEpoch
+		r.ledSince, r.ledFrom = assignment.LeaderEpoch, logEnd
 		r.clampHighWatermark(logStart, logEnd)
+		r.noted = r.highWatermark == logEnd || len(r.replicas) == 1
 	}
 	if newEpoch || !wasLeader {
 		r.epochStartOffset = logEnd
@@ -309,11 +312,32 @@ func (r *Replica) advanceHighWatermark(env *Environment) bool {
 			candidate = follower.logEnd
 		}
 	}
-	if candidate <= r.highWatermark {
+	if candidate <= r.highWatermark || !r.noted && candidate <= r.ledFrom {
 		return false
 	}
 	r.highWatermark = candidate
 	return true
+}
+
+// Unnoted returns the leader epoch with which the present leadership began, and the log end then,
+// if that has to be on this broker's disk before the high watermark moves: up to there are records
+// that earlier leaders had left uncommitted. They are committed with no trace in the log: nothing
+// is appended, and the last record is still of an earlier epoch. Were this broker then killed, the
+// log of a leader between, with records of a newer epoch that nobody else has, would pass for
+// the better one. What is beyond, of this leadership's own epochs, needs no note; nor do
+// records that have been committed before.
+func (r *Replica) Unnoted() (since cluster.LeaderEpoch, from cluster.Offset, unnoted bool) {
+	return r.ledSince, r.ledFrom, r.role == Leader && !r.noted
+}
+
+// Noted says that it is on disk that a leadership began with this epoch. It reports whether the
+// high watermark moved.
+func (r *Replica) Noted(since cluster.LeaderEpoch, env *Environment) (moved bool) {
+	if r.role != Leader || r.ledSince != since {
+		return false // another one by now
+	}
+	r.noted = true
+	return r.advanceHighWatermark(env)
 }
 
 // effectiveMinISR: a topic with fewer replicas than min.insync.replicas asks for all of them.

@@ -32,6 +32,7 @@ func leaderOf(t *testing.T, logEnd cluster.Offset, isr ...cluster.BrokerID) *Rep
 	if taken, _ := r.MakeLeader(assign(1, 5, 10, isr...), 0, logEnd, at(second)); !taken {
 		t.Fatal("leadership not taken")
 	}
+	r.Noted(5, at(second))
 	return r
 }
 
@@ -368,6 +369,7 @@ func TestALeaderThatMissedAnEpochForgetsItsFollowers(t *testing.T) {
 		t.Fatalf("released %v", got)
 	}
 	r.MakeLeader(assign(1, 8, 13, 1, 2), 0, 33, at(2*second))
+	r.Noted(7, at(2*second))
 	if moved, _ := fetched(r, 2, 33, 3*second); !moved || r.HighWatermark() != 33 {
 		t.Fatalf("high watermark %d", r.HighWatermark())
 	}
@@ -488,5 +490,55 @@ func TestAttestedFollowerIsNotBehind(t *testing.T) {
 		if change := r.MaybeShrink(at(101 * second)); (change != nil) != test.shrinks {
 			t.Errorf("%s: %+v", test.name, change)
 		}
+	}
+}
+
+// What earlier leaders have left uncommitted is committed when it is on disk that this broker
+// leads, or with the first record of its own epochs.
+func TestHighWatermarkWaitsForTheNote(t *testing.T) {
+	begin := func(highWatermark cluster.Offset, replicas ...cluster.BrokerID) *Replica {
+		r := New(testSettings, highWatermark, highWatermark)
+		assignment := assign(1, 5, 10, replicas...)
+		assignment.Replicas = replicas
+		r.MakeLeader(assignment, 0, 10, at(second))
+		return r
+	}
+	tests := []struct {
+		name          string
+		replica       *Replica
+		do            func(r *Replica)
+		unnoted       bool
+		highWatermark cluster.Offset
+	}{
+		{"two in sync", begin(4, 1, 2), func(r *Replica) { fetched(r, 2, 10, 2*second) }, true, 4},
+		{"two in sync, one of them not there yet", begin(4, 1, 2), func(r *Replica) { fetched(r, 2, 7, 2*second) }, true, 4},
+		{"two in sync, noted first", begin(4, 1, 2), func(r *Replica) { r.Noted(5, at(second)); fetched(r, 2, 7, 2*second) }, false, 7},
+		{"two in sync, noted then", begin(4, 1, 2), func(r *Replica) { fetched(r, 2, 7, 2*second); r.Noted(5, at(second)) }, false, 7},
+		{"the note of another leadership", begin(4, 1, 2), func(r *Replica) { fetched(r, 2, 10, 2*second); r.Noted(4, at(second)) }, true, 4},
+		{"a record of its own epoch", begin(4, 1, 2), func(r *Replica) { r.Appended(12, at(second)); fetched(r, 2, 11, 2*second) }, true, 11},
+		{"that the other does not have", begin(4, 1, 2), func(r *Replica) { r.Appended(12, at(second)); fetched(r, 2, 10, 2*second) }, true, 4},
+		{"all is committed", begin(10, 1, 2), func(r *Replica) {}, false, 10},
+		{"no other replica", begin(4, 1), func(r *Replica) {}, false, 10},
+		{"the next epoch of the same leadership", begin(4, 1, 2), func(r *Replica) {
+			r.Noted(5, at(second))
+			r.MakeLeader(assign(1, 6, 11, 1), 0, 10, at(second))
+		}, false, 10},
+		{"the next leadership", begin(4, 1, 2), func(r *Replica) {
+			r.Noted(5, at(second))
+			r.MakeFollower(assign(2, 6, 11, 1, 2))
+			r.MakeLeader(assign(1, 7, 12, 1), 0, 10, at(second))
+		}, true, 4},
+		{"a follower", begin(4, 1, 2), func(r *Replica) { r.MakeFollower(assign(2, 6, 11, 1, 2)); r.Noted(5, at(second)) }, false, 4},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			test.do(test.replica)
+			if _, from, unnoted := test.replica.Unnoted(); unnoted != test.unnoted || unnoted && from != 10 {
+				t.Errorf("unnoted %v from %d", unnoted, from)
+			}
+			if got := test.replica.HighWatermark(); got != test.highWatermark {
+				t.Errorf("high watermark %d, want %d", got, test.highWatermark)
+			}
+		})
 	}
 }

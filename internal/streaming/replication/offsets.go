@@ -66,6 +66,26 @@ func (m *Manager) logEnd(tp cluster.TopicPartition) ListOffsetsResult {
 	return result
 }
 
+// epochBegin tells of a replica, whatever its role, what commitlog.EpochBegin says.
+func (m *Manager) epochBegin(tp cluster.TopicPartition) ListOffsetsResult {
+	result := ListOffsetsResult{Timestamp: -1, Offset: cluster.NoOffset, LeaderEpoch: cluster.NoLeaderEpoch}
+	h := m.host(tp)
+	if h == nil {
+		result.Err = m.notHosted(tp)
+		return result
+	}
+	h.mu.Lock()
+	result.Err = h.usableLocked()
+	h.mu.Unlock()
+	if result.Err != nil {
+		return result
+	}
+	if begin, known := h.log.EpochBegin(); known {
+		result.LeaderEpoch, result.Offset, result.Timestamp = begin.Epoch, begin.Start, int64(begin.Before)
+	}
+	return result
+}
+
 // ListOffsets answers by index. replica is ConsumerReplica, DebugReplica or a follower.
 func (m *Manager) ListOffsets(replica cluster.BrokerID, isolation int8, parts []ListOffsetsPart) []ListOffsetsResult {
 	results := make([]ListOffsetsResult, len(parts))
@@ -78,6 +98,12 @@ func (m *Manager) ListOffsets(replica cluster.BrokerID, isolation int8, parts []
 func (m *Manager) listOffset(replica cluster.BrokerID, isolation int8, part *ListOffsetsPart) ListOffsetsResult {
 	none := ListOffsetsResult{Timestamp: -1, Offset: cluster.NoOffset, LeaderEpoch: cluster.NoLeaderEpoch}
 	failed := func(err error) ListOffsetsResult { none.Err = err; return none }
+	if part.Timestamp == cluster.EpochBeginTimestamp {
+		if replica != DebugReplica {
+			return failed(kerr.UnsupportedVersion)
+		}
+		return m.epochBegin(part.TP)
+	}
 	h, err := m.leaderAccess(part.TP, part.CurrentLeaderEpoch)
 	if errors.Is(err, errNotLeader) && replica == DebugReplica && part.Timestamp == timestampLatest {
 		return m.logEnd(part.TP)

@@ -71,6 +71,7 @@ func (m *Manager) LeaderAndISR(request *kmsg.LeaderAndISRRequest) *kmsg.LeaderAn
 	work.makeFollowers()
 	m.run(work.effects)
 	m.completeStrangers()
+	m.noteLeaderships(work.unnoted)
 	work.retryUnread()
 	for _, notify := range work.notifications {
 		notify()
@@ -90,6 +91,7 @@ type roleWork struct {
 	configs       map[string]topicConfig // of the topics that are new here
 	leaders       []transition
 	followers     []transition
+	unnoted       []leadership
 	effects       *effects
 	notifications []func()
 }
@@ -357,6 +359,7 @@ func (w *roleWork) makeLeader(t *transition) {
 	}
 	h.replica.Synced(h.log.SyncedOffset(), &env)
 	m.syncSoonLocked(h)
+	w.unnoted = h.appendUnnotedLocked(w.unnoted)
 	h.highWatermarkMovedLocked(w.effects)
 	h.secureIfAloneLocked()
 	h.wakeAllLocked(w.effects)
