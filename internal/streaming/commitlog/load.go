@@ -353,19 +353,22 @@ func (l *Log) surveyFound(s *segment, bound, recoveryPoint cluster.Offset, last 
 	}
 	if last {
 		bound = s.base
+		least := bound
+		n := len(found.damaged)
+		open := n > 0 && found.damaged[n-1].To == limit
 		if n := len(found.batches); n > 0 {
-			newest := found.batches[n-1]
-			bound = newest.last + 1
-			// The base offset of the newest batch may be what is wrong.
-			if before := found.endBefore(n-1, s.base); newest.base > before && before+newest.last-newest.base+1 == recoveryPoint {
-				if found, err = l.survey(s, limit, recoveryPoint); err != nil {
-					return 0, false, err
-				}
-				bound = recoveryPoint
+			bound = found.batches[n-1].last + 1
+			least = bound
+			stands, err := l.newestStands(s, found, recoveryPoint)
+			if err != nil {
+				return 0, false, err
+			}
+			if !stands {
+				open, least = true, found.endBefore(n-1, s.base)
 			}
 		}
-		if n := len(found.damaged); n > 0 && found.damaged[n-1].To == limit && bound != recoveryPoint {
-			if recoveryPoint <= bound {
+		if open && bound != recoveryPoint {
+			if recoveryPoint <= least {
 				return 0, false, nil
 			}
 			if found, err = l.survey(s, limit, recoveryPoint); err != nil {
@@ -429,14 +432,27 @@ func (l *Log) keepAround(s *segment, damagedAt int64) (end cluster.Offset, keep 
 	return found.batches[len(found.batches)-1].last + 1, true, nil
 }
 
+// newestStands says whether the newest batch found can be where its base offset says, which is
+// under no checksum: not if the recovery point holds against it, or damage reaches up to it and
+// says nothing for it.
+func (l *Log) newestStands(s *segment, found *survey, recoveryPoint cluster.Offset) (bool, error) {
+	n := len(found.batches) - 1
+	newest, before := found.batches[n], found.endBefore(n, s.base)
+	if newest.base > before && before+newest.last-newest.base+1 == recoveryPoint {
+		return false, nil
+	}
+	return l.boundToDamage(s, found)
+}
+
 // boundToDamage says whether the newest batch is known to stand where it says. Its base offset is
 // under no checksum; if the damage reaches up to it, only what can still be read of the headers in
 // there tells how many offsets lie between: all of them, or, if a size is what is wrong, the first.
 func (l *Log) boundToDamage(s *segment, found *survey) (bool, error) {
-	newest, d := found.batches[len(found.batches)-1], found.damaged[len(found.damaged)-1]
-	if d.To != newest.position {
+	newest, behind := found.batches[len(found.batches)-1], len(found.damaged)-1
+	if behind < 0 || found.damaged[behind].To != newest.position {
 		return true, nil
 	}
+	d := found.damaged[behind]
 	file, err := l.files.acquire(&s.log)
 	if err != nil {
 		return false, err
