@@ -166,15 +166,21 @@ type end struct{ size, highWatermark int64 }
 // min.insync.replicas demands.
 func (s *side) lagging(topic string, live []int32) string {
 	states := s.states(topic)
+	starts := map[int32]int64{} // records may have been deleted
+	for number, one := range states {
+		if one.Leader >= 0 {
+			starts[number] = max(s.logOffset(int(one.Leader), topic, number, earliest), 0)
+		}
+	}
 	ends := map[int32]map[int32]end{} // by broker and partition
 	for _, id := range live {
-		ends[id] = s.ends(int(id), topic, states)
+		ends[id] = s.ends(int(id), topic, starts)
 	}
 	for number, one := range states {
 		if one.Leader < 0 {
 			continue
 		}
-		last := s.logEnd(int(one.Leader), topic, number)
+		last := s.logOffset(int(one.Leader), topic, number, latest)
 		want, found := ends[one.Leader][number]
 		if !found || last < 0 || want.highWatermark != last && len(one.ISR) >= s.minISR(topic) {
 			return fmt.Sprintf("partition %d: high watermark %d of %d", number, want.highWatermark, last)
@@ -188,8 +194,8 @@ func (s *side) lagging(topic string, live []int32) string {
 	return ""
 }
 
-// ends are the ends of what a broker hosts of a topic.
-func (s *side) ends(broker int, topic string, states map[int32]state) map[int32]end {
+// ends are the ends of what a broker hosts of a topic's partitions, which start at some offsets.
+func (s *side) ends(broker int, topic string, starts map[int32]int64) map[int32]end {
 	fetch := kmsg.NewPtrFetchRequest()
 	fetch.Version, fetch.MaxBytes, fetch.SessionEpoch = 12, 1, -1
 	asked := kmsg.NewFetchRequestTopic()
@@ -198,9 +204,9 @@ func (s *side) ends(broker int, topic string, states map[int32]state) map[int32]
 	logs.Version = 1
 	asks := kmsg.NewDescribeLogDirsRequestTopic()
 	asks.Topic = topic
-	for number := range states {
+	for number, start := range starts {
 		partition := kmsg.NewFetchRequestTopicPartition()
-		partition.Partition, partition.CurrentLeaderEpoch, partition.PartitionMaxBytes = number, -1, 1
+		partition.Partition, partition.CurrentLeaderEpoch, partition.FetchOffset, partition.PartitionMaxBytes = number, -1, start, 1
 		asked.Partitions = append(asked.Partitions, partition)
 		asks.Partitions = append(asks.Partitions, number)
 	}
@@ -230,15 +236,18 @@ func (s *side) ends(broker int, topic string, states map[int32]state) map[int32]
 	return out
 }
 
-// logEnd is a leader's log end offset, -1 if it does not say: who asks as a debugger is told
-// of what is not committed, too.
-func (s *side) logEnd(broker int, topic string, number int32) int64 {
+// Timestamps of ListOffsets for the ends of a log.
+const latest, earliest = -1, -2
+
+// logOffset is where a leader's log ends or starts, -1 if it does not say: who asks as a
+// debugger is told of what is not committed, too.
+func (s *side) logOffset(broker int, topic string, number int32, timestamp int64) int64 {
 	request := kmsg.NewPtrListOffsetsRequest()
 	request.Version, request.ReplicaID = 6, -2
 	asked := kmsg.NewListOffsetsRequestTopic()
 	asked.Topic = topic
 	partition := kmsg.NewListOffsetsRequestTopicPartition()
-	partition.Partition, partition.CurrentLeaderEpoch, partition.Timestamp = number, -1, -1
+	partition.Partition, partition.CurrentLeaderEpoch, partition.Timestamp = number, -1, timestamp
 	asked.Partitions = append(asked.Partitions, partition)
 	request.Topics = append(request.Topics, asked)
 	response, err := s.ask(broker, request)

@@ -25,6 +25,7 @@ var clusterProperties = map[string]string{
 	"replica.fetch.wait.max.ms":            "20",
 	"replica.fetch.backoff.ms":             "50",
 	"default.replication.factor":           "2",
+	"replica.selector.class":               "org.apache.kafka.common.replica.RackAwareReplicaSelector",
 }
 
 // racks are those of the brokers 1 to 3.
@@ -39,6 +40,7 @@ func TestThreeBrokers(t *testing.T) {
 		r.placements()
 		r.pairsAt(4, 9)
 		r.followers()
+		r.deletions()
 		r.everything(rounds(t, 1))
 		r.stop(3)
 		r.look("while broker 3 is down")
@@ -195,14 +197,15 @@ func (r *run) home(group string) int {
 	return home
 }
 
-// followers has consumers read from every replica, near to them or not.
+// followers has consumers read from every replica, near to them or not, from the beginning.
 func (r *run) followers() {
 	for version := int16(4); version <= 17; version++ {
 		r.to(1+int(version)%3, r.produceTo("crosscheck-all", -1, 9))
-		for _, broker := range r.gen.live {
+		for i := range 2 * len(r.gen.live) { // as one of the broker's rack, and of another
+			broker := r.gen.live[i/2]
 			topic := r.gen.topicNamed("crosscheck-all")
 			request := kmsg.NewPtrFetchRequest()
-			request.Version, request.MaxBytes, request.SessionEpoch, request.Rack = version, 1<<20, -1, racks[broker-1]
+			request.Version, request.MaxBytes, request.SessionEpoch, request.Rack = version, 1<<20, -1, racks[(int(broker)-1+i%2)%len(racks)]
 			asked := kmsg.NewFetchRequestTopic()
 			if asked.Topic = topic.name; version >= 13 {
 				asked.Topic, asked.TopicID = "", topic.id
@@ -216,6 +219,26 @@ func (r *run) followers() {
 			r.to(int(broker), request)
 		}
 	}
+}
+
+// deletions asks every broker to delete records, of which it leads some.
+func (r *run) deletions() {
+	for version := int16(0); version <= 2; version++ {
+		for _, broker := range r.gen.live {
+			request := kmsg.NewPtrDeleteRecordsRequest()
+			request.Version, request.TimeoutMillis = version, 60_000
+			asked := kmsg.NewDeleteRecordsRequestTopic()
+			asked.Topic = "crosscheck-all"
+			for number := range r.gen.topicNamed(asked.Topic).partitions {
+				partition := kmsg.NewDeleteRecordsRequestTopicPartition()
+				partition.Partition, partition.Offset = number, int64(version)+1
+				asked.Partitions = append(asked.Partitions, partition)
+			}
+			request.Topics = append(request.Topics, asked)
+			r.to(int(broker), request)
+		}
+	}
+	r.followers()
 }
 
 // pairsAt takes groups of two members through their life at each broker.
@@ -489,7 +512,7 @@ func (r *run) reassign() {
 
 // expected are the answers that this test is there for, by request and error code.
 var expected = []string{
-	"Produce 6", "Fetch 6", "ListOffsets 6", "OffsetForLeaderEpoch 6", "Produce 19", "Fetch by a consumer from a follower",
+	"Produce 6", "Fetch 6", "ListOffsets 6", "OffsetForLeaderEpoch 6", "Produce 19", "Fetch by a consumer from a follower", "Fetch with a preferred replica", "DeleteRecords 0", "DeleteRecords 6",
 	"CreateTopics 41", "DeleteTopics 41", "CreatePartitions 41", "ElectLeaders 41", "AlterPartitionAssignments 41", "ListPartitionReassignments 41",
 	"AlterPartition 41", "AllocateProducerIDs 41", "ControlledShutdown 11",
 	"JoinGroup 16", "SyncGroup 16", "Heartbeat 16", "LeaveGroup 16", "OffsetCommit 16", "OffsetFetch 16", "DescribeGroups 16", "DeleteGroups 16", "OffsetDelete 16",

@@ -169,7 +169,7 @@ func (g *generator) fetch() kmsg.Request {
 			request.ReplicaState.ID, request.ReplicaState.Epoch = request.ReplicaID, pick[int64](g, -1, 0, 12345)
 		}
 	}
-	request.Rack = pick(g, "", "", "", "some-rack")
+	request.Rack = pick(g, "", "", racks[0], "some-rack")
 	request.Topics = few(g, 3, func() kmsg.FetchRequestTopic {
 		topic := kmsg.NewFetchRequestTopic()
 		topic.Topic, topic.TopicID = g.dataTopic(), g.dataTopicID()
@@ -314,7 +314,7 @@ func (g *generator) offsetForLeaderEpoch() kmsg.Request {
 		topic.Topic = g.dataTopic()
 		topic.Partitions = few(g, 3, func() kmsg.OffsetForLeaderEpochRequestTopicPartition {
 			partition := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
-			partition.Partition, partition.CurrentLeaderEpoch, partition.LeaderEpoch = g.partition(topic.Topic), g.epoch(), max(g.epoch(), -1)
+			partition.Partition, partition.CurrentLeaderEpoch, partition.LeaderEpoch = g.partition(topic.Topic), g.epoch(), g.epoch()
 			return partition
 		})
 		return topic

@@ -457,6 +457,17 @@ func (r *run) count(x *sent) {
 	if r.fromFollower(x) {
 		r.codes["Fetch by a consumer from a follower"]++
 	}
+	if preferred(x.outcomes[0].response) {
+		r.codes["Fetch with a preferred replica"]++
+	}
+}
+
+// preferred reports whether an answer sends a consumer to another replica.
+func preferred(response kmsg.Response) bool {
+	fetched, ok := response.(*kmsg.FetchResponse)
+	return ok && slices.ContainsFunc(fetched.Topics, func(topic kmsg.FetchResponseTopic) bool {
+		return slices.ContainsFunc(topic.Partitions, func(p kmsg.FetchResponseTopicPartition) bool { return p.PreferredReadReplica >= 0 })
+	})
 }
 
 func codesIn(v reflect.Value, codes map[int16]bool) {
