@@ -123,6 +123,9 @@ func (c *Clock) Len() int { return len(c.sessions) }
 // Put takes in a session that is new, has been re-attached, or was found by a new leader: it
 // gets its full timeout, and if its connection is lost its full grace.
 func (c *Clock) Put(s Session, now time.Duration) {
+	if !c.ran { // a pause may come before the first look
+		c.ran, c.lastRun = true, now
+	}
 	c.Remove(s.ID)
 	e := &entry{Session: s, put: now, seen: c.clockTime(now)}
 	c.sessions[s.ID] = e

@@ -115,6 +115,20 @@ func TestTouchDuringPause(t *testing.T) {
 	}
 }
 
+// TestPauseBeforeTheFirstLook: a leader that is paused as soon as it has its clock has heard nobody
+// either.
+func TestPauseBeforeTheFirstLook(t *testing.T) {
+	c := New(testConfig)
+	c.Put(Session{ID: 1, Generation: 1, Timeout: 4 * time.Second}, 0)
+	if over := c.Expired(20 * time.Second); len(over) > 0 {
+		t.Fatalf("expired after a pause: %+v", over)
+	}
+	when, _ := runTo(c, 20*time.Second, 40*time.Second)
+	if at := when[1]; at < 23800*ms || at > 24300*ms {
+		t.Errorf("expired at %v", at)
+	}
+}
+
 func TestExpiryIsDecidedAgain(t *testing.T) {
 	c := New(testConfig)
 	c.Put(Session{ID: 1, Generation: 7, Timeout: time.Second}, 0)
