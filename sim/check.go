@@ -21,6 +21,7 @@ import (
 //	committed-lost         what was committed (below a leader's high watermark) is in the log
 //	                       of every member of the ISR, and is not truncated there
 //	hw-beyond-isr          a leader's high watermark is not above what a member of the ISR has
+//	hw-beyond-log          nor a follower's above its own log
 //	hw-goes-back           nor does it go back while the leader leads
 //	below-min-isr          nor forward while fewer than min.insync.replicas are in the ISR
 //	hw-beyond-commit       what is below a follower's high watermark is committed
@@ -28,6 +29,7 @@ import (
 //	isr-by-controller      state nodes are written by the present controller alone, and a
 //	                       leader's ISR is one that was written
 //	state-node             leader in the ISR, epochs that grow, ISR within the assignment
+//	reassignment-early     a reassignment ends when all its replicas have been in the ISR
 //	ack-uncommitted        an acknowledgement is for records that are committed, at that place
 //	ack-without-right      no acknowledgement leaves a broker that knows its session to be
 //	                       gone, or was paused, until it is confirmed, or whose disk has failed
@@ -44,6 +46,7 @@ import (
 //	double-owner           no two members of a generation own a partition
 //	commit-unreplicated    commits and assignments are answered when their records are committed
 //	commit-lost            an offset that was acknowledged is there until a later commit or deletion
+//	stale-generation       a member is served by its coordinator in the present generation alone
 //	stale-commit           a commit of an old generation, or of a member that was replaced, is refused
 //	member-expelled        a member that is heard of is not expelled
 //	read, recovery, disk   logs can be opened and read, and are given up for a reason only
@@ -71,9 +74,11 @@ type partitionTruth struct {
 	doomed   bool // the topic is marked for deletion: what is lost now does not matter
 	gone     bool // the topic's nodes are deleted
 	replicas []cluster.BrokerID
-	moving   bool                     // a reassignment is in progress
-	states   []cluster.PartitionState // by partition epoch
-	ledger   []entry                  // committed records
+	moving   bool                      // a reassignment is in progress
+	target   []cluster.BrokerID        // of the last reassignment
+	joined   map[cluster.BrokerID]bool // who has been in the ISR since it began
+	states   []cluster.PartitionState  // by partition epoch
+	ledger   []entry                   // committed records
 	leaders  map[cluster.LeaderEpoch]cluster.BrokerID
 	chains   map[place]uint64 // of the log up to a record
 	mirrors  []*mirror        // by broker, from 1
@@ -97,6 +102,7 @@ type mirror struct {
 	last    map[int]int // by producer, the serial of its last record
 	led     int         // incarnation in which it was seen leading without a break
 	hw      cluster.Offset
+	ledEnd  int    // of its log, as a leader
 	looked  uint64 // how often it was looked at
 }
 
@@ -309,8 +315,8 @@ func (c *checker) lookInside(p *partitionTruth, b *broker, log *commitlog.Log, m
 		known[state.ProducerID] = state.LastSequence
 	}
 	for owner, serial := range m.last {
-		if sequence, found := known[producerID(owner)]; !found || int(sequence) != serial-1 {
-			c.w.fail("producer-state", "broker %d %v: the last record of producer %d has sequence %d; known is %v (%v)", b.id, p, owner, serial-1, sequence, found)
+		if sequence, found := known[producerID(owner)]; !found || sequence != sequenceOf(owner, serial) {
+			c.w.fail("producer-state", "broker %d %v: the last record of producer %d has sequence %d; known is %v (%v)", b.id, p, owner, sequenceOf(owner, serial), sequence, found)
 		}
 	}
 	if len(known) != len(m.last) {
@@ -386,7 +392,10 @@ func (c *checker) lookAtRole(p *partitionTruth, b *broker) {
 	if least := min(c.w.config.minISR, len(d.Replicas)); m.led == b.incarnation && d.HighWatermark > m.hw && len(d.ISR) < least && !p.doomed {
 		c.w.fail("below-min-isr", "leader %d of %v, epoch %d: the high watermark goes from %d to %d with the ISR %v; %d must be in it", b.id, p, d.LeaderEpoch, m.hw, d.HighWatermark, d.ISR, least)
 	}
-	m.led, m.hw = b.incarnation, d.HighWatermark
+	if least := min(c.w.config.minISR, len(d.Replicas)); p.data && m.led == b.incarnation && len(m.entries) > m.ledEnd && len(d.ISR) < least && !p.doomed && !c.harmed(b) {
+		c.w.fail("below-min-isr", "leader %d of %v, epoch %d: takes records at %d with the ISR %v; %d must be in it", b.id, p, d.LeaderEpoch, m.ledEnd, d.ISR, least)
+	}
+	m.led, m.hw, m.ledEnd = b.incarnation, d.HighWatermark, len(m.entries)
 	if p.doomed {
 		return
 	}
@@ -423,6 +432,9 @@ func (c *checker) lookAtRole(p *partitionTruth, b *broker) {
 func (c *checker) lookAtFollower(p *partitionTruth, b *broker, m *mirror, hw int) {
 	if p.doomed || b.wiped {
 		return
+	}
+	if hw > len(m.entries) && !c.harmed(b) && !b.failed {
+		c.w.fail("hw-beyond-log", "follower %d of %v has high watermark %d and %d records", b.id, p, hw, len(m.entries))
 	}
 	if hw = min(hw, len(m.entries)); hw == 0 {
 		return
@@ -554,7 +566,36 @@ func (c *checker) assignmentWritten(topic, path string) {
 		if p.id != assignment.ID {
 			c.w.fail("state-node", "%s changes the topic's id from %v to %v", path, p.id, assignment.ID)
 		}
+		c.reassigned(p, &at)
 		p.replicas, p.moving = at.Replicas, at.Reassigning()
+	}
+}
+
+// reassigned follows a reassignment from its beginning to its end.
+func (c *checker) reassigned(p *partitionTruth, at *registry.Assignment) {
+	target := at.Target()
+	same := p.moving && slices.Equal(target, p.target)
+	if same && !at.Reassigning() && !p.doomed {
+		for _, id := range target {
+			if !p.joined[id] {
+				c.w.fail("reassignment-early", "the reassignment of %v to %v ends, and %d has not been in sync since it began", p, target, id)
+			}
+		}
+	}
+	if !same {
+		p.target, p.joined = slices.Clone(target), map[cluster.BrokerID]bool{}
+		if state := p.state(); state != nil {
+			p.join(state.ISR)
+		}
+	}
+}
+
+// join notes who is in sync during a reassignment.
+func (p *partitionTruth) join(isr []cluster.BrokerID) {
+	for _, id := range isr {
+		if p.joined != nil {
+			p.joined[id] = true
+		}
 	}
 }
 
@@ -576,6 +617,7 @@ func (c *checker) stateWritten(p *partitionTruth, path string) {
 	case before != nil && (state.LeaderEpoch < before.LeaderEpoch || state.Leader != before.Leader && state.LeaderEpoch == before.LeaderEpoch):
 		c.w.fail("state-node", "%s: from leader %d epoch %d to leader %d epoch %d", path, before.Leader, before.LeaderEpoch, state.Leader, state.LeaderEpoch)
 	}
+	p.join(state.ISR)
 	for _, id := range state.ISR {
 		if p.doomed {
 			break

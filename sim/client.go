@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -24,8 +25,7 @@ type client struct {
 	links   links
 
 	// A producer's.
-	serial  int // of values
-	next    int32
+	serial  int      // of values
 	window  []*batch // not acknowledged, in order
 	trusted bool     // the last attempt of the head succeeded: five may be in flight
 	round   int      // attempts before the last failure are void
@@ -108,6 +108,16 @@ const windowMax = 5
 // producerID is the id of the producer at a node.
 func producerID(at int) int64 { return 1000 + int64(at) }
 
+// sequenceOf is the sequence of a producer's record. Those at every other node have come so far
+// that it wraps soon: a broker takes any from a producer that it does not know.
+func sequenceOf(at, serial int) int32 {
+	first := int32(0)
+	if at%2 == 1 {
+		first = math.MaxInt32 - 20
+	}
+	return record.AddSequence(first, int32(serial-1))
+}
+
 func newClient(w *world, index int, tp cluster.TopicPartition, producer bool) *client {
 	c := &client{
 		w: w, node: firstClient + node(index), tp: tp, producer: producer,
@@ -146,12 +156,11 @@ func (c *client) offer(count int, chance *rand.Rand) {
 		if len(c.window) >= 2*windowMax || c.stuck {
 			return
 		}
-		b := &batch{sequence: c.next}
+		b := &batch{sequence: sequenceOf(int(c.node), c.serial+1)}
 		for range 1 + chance.IntN(3) {
 			c.serial++
 			b.values = append(b.values, fmt.Sprintf("%d/%d", c.node, c.serial))
 		}
-		c.next += int32(len(b.values))
 		c.window = append(c.window, b)
 	}
 	c.send()

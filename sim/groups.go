@@ -232,6 +232,14 @@ func (g *groupTruth) syncAnswered(b *broker, name, owner string, generation int3
 	}
 }
 
+// memberServed: a heartbeat or a sync of a generation is answered without an error. given is the
+// generation that the coordinator had given out when the request arrived.
+func (g *groupTruth) memberServed(b *broker, what string, generation, given int32) {
+	if generation < given {
+		g.c.w.fail("stale-generation", "coordinator %d takes a %s of generation %d; it had given out generation %d", b.id, what, generation, given)
+	}
+}
+
 // commitAnswered: a commit is acknowledged. given is the generation that the coordinator had
 // given out when the request arrived, fenced whether its sender had been replaced by then.
 func (g *groupTruth) commitAnswered(b *broker, c *offsetCommit, given int32, fenced bool) {

@@ -230,8 +230,10 @@ func (m *member) sync(joined *kmsg.JoinGroupResponse) {
 	b := m.w.brokers[m.coordinator-1]
 	owner, generation := m.owner(), m.generation
 	m.links.linkTo(m.coordinator).call(4*time.Second, func(reply func(any)) {
+		given := m.w.check.groups.given(b, memberGroup)
 		b.serve(request, m.node, func(response kmsg.Response, err error) {
 			if synced, ok := response.(*kmsg.SyncGroupResponse); ok && synced.ErrorCode == 0 {
+				m.w.check.groups.memberServed(b, "sync", generation, given)
 				m.w.check.groups.syncAnswered(b, memberGroup, owner, generation, assignedIn(synced))
 			}
 			reply(served{response, err})
@@ -443,7 +445,11 @@ func (m *member) heartbeat() {
 	})
 	id := m.id
 	m.links.linkTo(m.coordinator).call(400*time.Millisecond, func(reply func(any)) {
+		given := m.w.check.groups.given(b, memberGroup)
 		b.serve(request, m.node, func(response kmsg.Response, err error) {
+			if err == nil && response.(*kmsg.HeartbeatResponse).ErrorCode == 0 {
+				m.w.check.groups.memberServed(b, "heartbeat", request.Generation, given)
+			}
 			if t, ok := m.termIf(b); ok && err == nil && id == m.id && response.(*kmsg.HeartbeatResponse).ErrorCode == 0 && !b.groups.Loading() {
 				m.lastOK, m.okTerm = m.w.now, t
 			}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"understudy/sim/mutant"
@@ -28,6 +29,10 @@ func when(old, new string) []edit { return []edit{{old: old, new: new, kind: mut
 func expr(old, new string) []edit { return []edit{{old: old, new: new, kind: mutant.Value}} }
 func stmt(old, new string) []edit { return []edit{{old: old, new: new, kind: mutant.Statement}} }
 
+func always(old, new string) []edit {
+	return []edit{{old: old, new: new, kind: mutant.Always}}
+}
+
 func call(typ, old, new string) []edit {
 	return []edit{{old: old, new: new, kind: mutant.Effect, typ: typ}}
 }
@@ -47,7 +52,7 @@ func TestMutations(t *testing.T) {
 		t.Fatal(err)
 	}
 	var bugs []mutant.Bug
-	for _, m := range mutations {
+	for _, m := range slices.Concat(mutations, moreMutations) {
 		bug := mutant.Bug{Name: m.name, Caught: m.caught, Because: m.because}
 		for _, e := range m.edits {
 			bug.Edits = append(bug.Edits, mutant.Edit{File: m.file, Old: e.old, New: e.new, Kind: e.kind, Type: e.typ})

@@ -238,6 +238,11 @@ func (c *checker) apply(m *member, index, term uint64, data []byte) *canonical {
 	if term == c.stamps.term && batch.TimeMs < c.stamps.time {
 		c.w.fail("stamp-backwards", "entry %d of term %d has the time %d, an earlier one %d", index, term, batch.TimeMs, c.stamps.time)
 	}
+	before := c.machine.LastZxid()
+	epoch := before >> 32
+	if term > c.stamps.term {
+		epoch++ // as with ZooKeeper's NEWLEADER
+	}
 	c.stamps.term, c.stamps.time = term, batch.TimeMs
 	k := &canonical{term: term, data: bytes.Clone(data)}
 	next := c.machine.NextSequence(batch.Origin, batch.Incarnation)
@@ -259,6 +264,9 @@ func (c *checker) apply(m *member, index, term uint64, data []byte) *canonical {
 			s.asked = batch.Incarnation
 		}
 	})
+	if after := c.machine.LastZxid(); after>>32 != epoch || after < before {
+		c.w.fail("zxid-epoch", "entry %d of term %d takes the last zxid from %x to %x", index, term, uint64(before), uint64(after))
+	}
 	k.checksum = c.machine.Checksum()
 	c.log[index], c.last = k, index
 	if c.w.oneIn(10) {
@@ -392,6 +400,9 @@ func (c *checker) expiredInTime(s *sessionTruth, req *znode.Request, term uint64
 	}
 	const fastest = 300 * time.Millisecond // for sessions of a member that died
 	had := c.w.now - max(c.leadsSince[term], s.attachedAt)
+	if leader := c.leaders[term]; leader != nil { // while it slept it heard nobody
+		had -= leader.slept(c.w.now-had, c.w.config.tick+300*time.Millisecond)
+	}
 	least := s.timeout
 	switch {
 	case s.grace > 0 && s.lostAt > 0:
@@ -627,6 +638,11 @@ func (c *checker) final() {
 	for _, cl := range w.clients {
 		if cl.sess == nil && !cl.waits || cl.sess != nil && (cl.conn == nil || cl.conn.attachedAt == 0) {
 			w.fail("no-progress", "%s is not connected: session %+v", cl.name, cl.sess)
+		}
+	}
+	for _, cl := range w.clients {
+		if s := cl.sess; s != nil && !s.leaving && c.sessions[s.id] != nil && !c.sessions[s.id].live && cl.conn.attachedAt > 0 && cl.conn.attachedAt < w.config.duration {
+			w.fail("ended-session-served", "%s is connected to %s with session %x, which has ended", cl.name, cl.conn.m.name, uint64(s.id))
 		}
 	}
 	for _, m := range w.members {

@@ -391,23 +391,45 @@ func (c *client) setData(path string, version int32) {
 	c.write(jute.OpSetData, path, r.Append(nil))
 }
 
-// multi sets a node's data and makes or deletes another, together.
+// multi sets a node's data and does some things with its children, together. They may get into
+// each other's way.
 func (c *client) multi(chance *rand.Rand) {
 	var body []byte
 	part := func(op jute.OpCode, request []byte) {
 		h := jute.MultiHeader{Type: op, Err: -1}
 		body = append(h.Append(body), request...)
 	}
+	version := func() int32 {
+		if chance.IntN(2) == 0 {
+			return -1
+		}
+		return int32(chance.IntN(3))
+	}
 	top := tops[chance.IntN(len(tops))]
 	set := jute.SetDataRequest{Path: top, Data: c.token(), Version: -1}
 	part(jute.OpSetData, set.Append(nil))
 	child := top + "/" + names[chance.IntN(len(names))]
-	if chance.IntN(2) == 0 {
-		create := jute.CreateRequest{Path: child, Data: c.token(), ACL: acl, Flags: jute.CreateFlags(chance.IntN(2))}
-		part(jute.OpCreate, create.Append(nil))
-	} else {
-		del := jute.PathVersionRequest{Path: child, Version: -1}
-		part(jute.OpDelete, del.Append(nil))
+	for range 1 + chance.IntN(3) {
+		switch chance.IntN(10) {
+		case 0, 1, 2:
+			create := jute.CreateRequest{Path: child, Data: c.token(), ACL: acl, Flags: jute.CreateFlags(chance.IntN(2))}
+			part(jute.OpCreate, create.Append(nil))
+		case 3, 4, 5:
+			del := jute.PathVersionRequest{Path: child, Version: version()}
+			part(jute.OpDelete, del.Append(nil))
+		case 6:
+			create := jute.CreateRequest{Path: top + "/s-", Data: c.token(), ACL: acl, Flags: jute.FlagPersistentSequential}
+			part(jute.OpCreate, create.Append(nil))
+		case 7:
+			check := jute.PathVersionRequest{Path: top, Version: version()}
+			part(jute.OpCheck, check.Append(nil))
+		case 8:
+			check := jute.PathVersionRequest{Path: child, Version: version()}
+			part(jute.OpCheck, check.Append(nil))
+		default:
+			set := jute.SetDataRequest{Path: child, Data: c.token(), Version: version()}
+			part(jute.OpSetData, set.Append(nil))
+		}
 	}
 	end := jute.MultiHeader{Type: jute.OpError, Done: true, Err: -1}
 	c.write(jute.OpMulti, top, end.Append(body))

@@ -85,6 +85,7 @@
 //	stopped-by-itself         a member stopped though its disk did not fail
 //	acknowledged-lost         a client's write was answered and is not in the log as answered
 //	applied-twice             a request took effect twice
+//	zxid-epoch                a leader's zxids are not of an epoch of its own
 //	fifo                      a session's writes were applied out of order, or with one left out
 //	tree-model                the tree is not what the writes make of it, or one was refused for no reason
 //	linearizable-writes       a write was ordered before one acknowledged before it was sent
@@ -101,6 +102,7 @@
 //	session-lives-on          a silent session outlived its timeout, with everything well
 //	session-stolen            somebody without its password got a session
 //	ended-session-acts        a session did something after its end
+//	ended-session-served      a client is still served long after its session ended
 //	connection-lost-stale     the loss of a connection was held against the session's next one
 //	stamp-backwards           a leader stamped an entry with a time before the last one's
 //	no-progress               with everything well again, clients wait for ever

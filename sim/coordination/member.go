@@ -38,6 +38,8 @@ type member struct {
 	broken   bool // its disk is damaged and it refuses to start: for good
 	life     int  // number of the process
 	paused   bool
+	pausedAt time.Duration
+	pauses   []span
 	resumeAt time.Duration
 	backlog  []func() // of a paused process
 	starting bool
@@ -264,7 +266,7 @@ func (m *member) pause(length time.Duration) {
 		return
 	}
 	m.disturbed()
-	m.paused, m.resumeAt = true, m.w.now+length
+	m.paused, m.pausedAt, m.resumeAt = true, m.w.now, m.w.now+length
 	life := m.life
 	m.w.after(length, func() {
 		if m.life == life {
@@ -273,11 +275,24 @@ func (m *member) pause(length time.Duration) {
 	})
 }
 
+// span is from a time to a time.
+type span struct{ from, to time.Duration }
+
+// slept is for how long the process was paused since then, but for what each pause may have been
+// without its being noticed.
+func (m *member) slept(since, unnoticed time.Duration) (sum time.Duration) {
+	for _, p := range m.pauses {
+		sum += max(0, p.to-max(p.from, since)-unnoticed)
+	}
+	return sum
+}
+
 func (m *member) resume() {
 	if !m.paused {
 		return
 	}
 	m.paused = false
+	m.pauses = append(m.pauses, span{m.pausedAt, m.w.now})
 	m.disturbed()
 	m.w.trace(m.name, "goes on")
 	backlog := m.backlog

@@ -144,8 +144,17 @@ func (t *treeModel) change(req *znode.Request, r *znode.Result) {
 		t.one(req, r, req.Op, &d)
 		return
 	}
-	if len(r.Events) == 0 {
-		return // it failed
+	var first jute.MultiHeader
+	reply := jute.NewDecoder(r.Reply)
+	first.Decode(&reply)
+	failed := first.Type == jute.OpError
+	if refused := t.refused(d); failed && !refused {
+		t.w.fail("tree-model", "multi %q is refused for no reason: %q", req.Body, r.Reply)
+	} else if !failed && refused {
+		t.w.fail("tree-model", "multi %q succeeds, and one of it must not", req.Body)
+	}
+	if failed {
+		return
 	}
 	for {
 		var h jute.MultiHeader
@@ -157,21 +166,89 @@ func (t *treeModel) change(req *znode.Request, r *znode.Result) {
 	}
 }
 
+// refused says whether something in a multi cannot be done after what stands before it.
+func (t *treeModel) refused(d jute.Decoder) bool {
+	trial := &treeModel{w: t.w, nodes: make(map[string]*modelNode, len(t.nodes))}
+	for path, n := range t.nodes {
+		same := *n
+		trial.nodes[path] = &same
+	}
+	for {
+		var h jute.MultiHeader
+		h.Decode(&d)
+		if h.Done || d.Err() != nil {
+			return false
+		}
+		if !trial.try(h.Type, &d) {
+			return true
+		}
+	}
+}
+
+// try does an operation of a multi if it can be done.
+func (t *treeModel) try(op jute.OpCode, d *jute.Decoder) bool {
+	if op == jute.OpCreate {
+		var create jute.CreateRequest
+		create.Decode(d)
+		parent := parentOf(create.Path)
+		path := t.named(&create)
+		if t.nodes[path] != nil || parent != "/" && (t.nodes[parent] == nil || t.nodes[parent].owner != 0) {
+			return false
+		}
+		n := &modelNode{}
+		if create.Flags.Ephemeral() {
+			n.owner = 1
+		}
+		t.nodes[path] = n
+		t.childChanged(path, 0, true)
+		return true
+	}
+	var path string
+	var version int32
+	if op == jute.OpSetData {
+		var set jute.SetDataRequest
+		set.Decode(d)
+		path, version = set.Path, set.Version
+	} else {
+		var r jute.PathVersionRequest
+		r.Decode(d)
+		path, version = r.Path, r.Version
+	}
+	n := t.nodes[path]
+	if n == nil || version >= 0 && version != n.version || op == jute.OpDelete && t.hasChildren(path) {
+		return false
+	}
+	switch op {
+	case jute.OpSetData:
+		n.version++
+	case jute.OpDelete:
+		delete(t.nodes, path)
+	}
+	return true
+}
+
+// named is the path of the node that a create makes: a sequential one's ends with the number of
+// creates in its parent so far (PrepRequestProcessor).
+func (t *treeModel) named(create *jute.CreateRequest) string {
+	if n := t.nodes[parentOf(create.Path)]; create.Flags.Sequential() && n != nil {
+		return fmt.Sprintf("%s%010d", create.Path, n.creates)
+	}
+	return create.Path
+}
+
 func (t *treeModel) one(req *znode.Request, r *znode.Result, op jute.OpCode, d *jute.Decoder) {
 	switch op {
 	case jute.OpCreate:
 		var create jute.CreateRequest
 		create.Decode(d)
-		path := create.Path
-		if create.Flags.Sequential() {
+		path := t.named(&create)
+		if create.Flags.Sequential() && req.Op != jute.OpMulti {
 			var made jute.PathResponse
 			reply := jute.NewDecoder(r.Reply)
 			made.Decode(&reply)
-			// The number of creates in its parent so far (PrepRequestProcessor).
-			if n := t.nodes[parentOf(path)]; n != nil && made.Path != fmt.Sprintf("%s%010d", path, n.creates) {
-				t.w.fail("tree-model", "create of %s sequential, after %d others, made %s", path, n.creates, made.Path)
+			if made.Path != path {
+				t.w.fail("tree-model", "create of %s sequential made %s instead of %s", create.Path, made.Path, path)
 			}
-			path = made.Path
 		}
 		parent := parentOf(path)
 		if t.nodes[path] != nil || parent != "/" && (t.nodes[parent] == nil || t.nodes[parent].owner != 0) {
@@ -184,6 +261,9 @@ func (t *treeModel) one(req *znode.Request, r *znode.Result, op jute.OpCode, d *
 		t.nodes[path] = n
 		t.childChanged(path, r.Zxid, true)
 		t.happens(jute.EventCreated, path)
+	case jute.OpCheck:
+		var check jute.PathVersionRequest
+		check.Decode(d)
 	case jute.OpSetData:
 		var set jute.SetDataRequest
 		set.Decode(d)

@@ -4,6 +4,7 @@ package coordination
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"understudy/sim/mutant"
@@ -54,6 +55,6 @@ func TestMutations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := mutant.List{World: "coordination", Root: root, Bugs: mutations, Seen: "testdata/caught.txt"}
+	list := mutant.List{World: "coordination", Root: root, Bugs: slices.Concat(mutations, moreMutations), Seen: "testdata/caught.txt"}
 	list.Catch(t)
 }
