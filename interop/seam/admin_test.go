@@ -20,9 +20,12 @@ func TestAdministrationUnderOurController(t *testing.T) {
 }
 
 // administer moves every partition under load from broker to broker, changes configurations
-// through brokers of each kind, and adds partitions. Broker 1 is the controller.
+// through brokers of each kind, reads from followers, deletes records and adds partitions.
+// Broker 1 is the controller.
 func administer(t *testing.T, cast cast) {
+	cast.properties = map[string]string{"replica.selector.class": rackSelector}
 	s := setUp(t, cast)
+	s.setRacks(t)
 	s.open(t, 1)
 	s.begin(t, 2)
 	for range 2 {
@@ -39,6 +42,9 @@ func administer(t *testing.T, cast cast) {
 	}
 	s.sameDescription(t)
 	s.finish(t)
+	s.readInRacks(t)
+	s.javaReadsInRack(t, 3)
+	s.deleteRecords(t)
 	s.grow(t)
 	s.deleteTopic(t)
 }

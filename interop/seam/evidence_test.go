@@ -108,7 +108,8 @@ func (d *diary) Level() kgo.LogLevel { return kgo.LogLevelInfo }
 
 func (d *diary) Log(_ kgo.LogLevel, message string, fields ...any) {
 	lower := strings.ToLower(message)
-	if !strings.Contains(lower, "produc") && !strings.Contains(lower, "batch") && !strings.Contains(lower, "retr") {
+	about := strings.Contains(lower, "produc") || strings.Contains(lower, "batch") || strings.Contains(lower, "retr")
+	if !about || strings.Contains(lower, "partition load error") { // while a topic is being made
 		return
 	}
 	d.mu.Lock()
@@ -117,6 +118,16 @@ func (d *diary) Log(_ kgo.LogLevel, message string, fields ...any) {
 	if len(d.lines) < enough {
 		d.lines = append(d.lines, fmt.Sprintln(append([]any{"  " + time.Now().Format("15:04:05.000"), message}, fields...)...))
 	}
+}
+
+// renumberings are the lines that tell of batches sent again under other sequence numbers: what
+// an earlier attempt has left in the log stands there twice then, and no broker can tell.
+func (d *diary) renumberings() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(slices.DeleteFunc(slices.Clone(d.lines), func(line string) bool {
+		return !strings.Contains(line, "producer ID and resetting") && !strings.Contains(line, "producer epoch")
+	}), "")
 }
 
 func (d *diary) String() string {

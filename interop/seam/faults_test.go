@@ -1,6 +1,10 @@
 package seam
 
 import (
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +49,7 @@ func suffer(t *testing.T, cast cast) {
 		s.settle(t)
 	}
 	probe.Close()
+	s.stutter(t)
 
 	leader := s.coordinatorLeader(t)
 	s.strike(t, "kill -9 of the coordinators' leader beside the running "+s.broker(3).Name, s.broker(3), func() error { leader.Kill(); return nil })
@@ -92,6 +97,43 @@ func (s *stage) pause(t *testing.T, node *fleet.Node, probe *trial.Probe) {
 	}
 	t.Logf("SIGSTOP of %s (%s): longest time without an acknowledgement %v, for a client that asks elsewhere after 50 ms %v",
 		node.Name, s.kinds[node.ID], outcome.Gap.Round(time.Millisecond), leaderless.Gap.Round(time.Millisecond))
+}
+
+// stutter pauses servers of all kinds, one or two at a time, for shorter and longer than it takes
+// to replace them: clients give up on requests that are carried out later all the same, and
+// leaders find out late that they are none. UNDERSTUDY_SEAM_PAUSES=N prolongs it.
+func (s *stage) stutter(t *testing.T) {
+	t.Helper()
+	count := 4
+	if text := os.Getenv("UNDERSTUDY_SEAM_PAUSES"); text != "" {
+		var err error
+		if count, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("%d pauses, seed %d", count, seed)
+	servers := slices.Concat(s.Brokers, s.Brokers, s.Coordinators) // brokers twice as often
+	for range count {
+		paused := []*fleet.Node{servers[random.IntN(len(servers))]}
+		if other := servers[random.IntN(len(servers))]; random.IntN(3) == 0 && other != paused[0] {
+			paused = append(paused, other)
+		}
+		for _, node := range paused {
+			if err := node.Process().Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Duration(random.IntN(9000)) * time.Millisecond) // the fault itself
+		for _, node := range paused {
+			if err := node.Process().Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
+	}
+	s.settle(t)
 }
 
 func (s *stage) coordinatorLeader(t *testing.T) *fleet.Node {

@@ -323,6 +323,9 @@ func (s *stage) finish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if lines := s.diary.renumberings(); lines != "" {
+		t.Logf("the producer began new sequences:\n%s", lines)
+	}
 	if !account.Clean() {
 		t.Fatalf("the account is not clean: %+v\n%s", account, s.evidence(account))
 	}
