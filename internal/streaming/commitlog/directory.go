@@ -34,6 +34,7 @@ type logDirectory struct {
 	starts         offsetCheckpoint
 	highWatermarks offsetCheckpoint
 	remover        remover
+	turns          syncTurns
 
 	cleanShutdown bool                              // the mark was there at start
 	found         map[cluster.TopicPartition]string // partition directories found at start

@@ -29,7 +29,8 @@
 // An append is in the page cache when it returns; it survives kill -9, not a power
 // failure. A background flush moves the recovery point and a producer snapshot together
 // every Config.FlushBytes, so that a restart after a crash checks little. Log.SyncTo waits
-// for an fsync, shared by all who wait. After a failed write or fsync the directory's logs
+// for an fsync, shared by all who wait; with Log.SyncInTurn the logs of a directory take turns,
+// so that each fsync covers more. After a failed write or fsync the directory's logs
 // accept nothing more (KAFKA_STORAGE_ERROR) until the server is started anew: what the
 // page cache holds after a failed fsync is not known.
 //

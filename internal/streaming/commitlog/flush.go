@@ -157,7 +157,13 @@ func (l *Log) finishFlush(plan flushPlan, closing bool) {
 // SyncTo returns when everything below an offset has been fsynced; callers share fsyncs:
 // while one is under way, all who come wait together for the next. It is an error if the
 // log ends below the offset.
-func (l *Log) SyncTo(offset cluster.Offset) error {
+func (l *Log) SyncTo(offset cluster.Offset) error { return l.syncTo(offset, nil) }
+
+// SyncInTurn is SyncTo for a log that many producers append to: it may wait for other logs of
+// the directory first, and its fsync covers what comes meanwhile.
+func (l *Log) SyncInTurn(offset cluster.Offset) error { return l.syncTo(offset, &l.dir.turns) }
+
+func (l *Log) syncTo(offset cluster.Offset, turns *syncTurns) error {
 	s := &l.synced
 	s.Lock()
 	defer s.Unlock()
@@ -174,7 +180,7 @@ func (l *Log) SyncTo(offset cluster.Offset) error {
 		}
 		s.running = true
 		s.Unlock()
-		end, truncations, err := l.syncData()
+		end, truncations, err := l.syncDataIn(turns)
 		if err == nil {
 			l.raiseSynced(end, truncations)
 		}
@@ -193,6 +199,29 @@ func (l *Log) SyncedOffset() cluster.Offset {
 	l.synced.Lock()
 	defer l.synced.Unlock()
 	return l.synced.offset
+}
+
+// syncDataIn is syncData when it is the log's turn, if there are turns.
+func (l *Log) syncDataIn(turns *syncTurns) (end cluster.Offset, truncations uint64, err error) {
+	if turns == nil {
+		return l.syncData()
+	}
+	defer turns.end(turns.begin(l.unsyncedBytes()))
+	if err := l.Failed(); err != nil { // another log's fsync, while this one waited
+		return 0, 0, err
+	}
+	now := l.view()
+	l.synced.base, l.synced.size = now.segments[len(now.segments)-1].base, now.activeSize
+	return l.syncData()
+}
+
+// unsyncedBytes is about how much an fsync would cover. The caller is the one who fsyncs.
+func (l *Log) unsyncedBytes() int64 {
+	now := l.view()
+	if now.segments[len(now.segments)-1].base == l.synced.base {
+		return max(now.activeSize-l.synced.size, 0)
+	}
+	return now.activeSize
 }
 
 // syncData fsyncs the batches of the log: what a recovery after a power failure needs to

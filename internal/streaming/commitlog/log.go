@@ -81,6 +81,9 @@ type Log struct {
 		turn    sync.Cond
 		offset  cluster.Offset // everything below was fsynced
 		running bool
+		// Where the last fsync in turn ended, for whoever has set running.
+		base cluster.Offset
+		size int64
 	}
 }
 

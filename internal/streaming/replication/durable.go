@@ -48,7 +48,7 @@ func (m *Manager) syncSoonLocked(h *hosted) {
 
 // syncOnce fsyncs what is in the log now, and says whether there is more.
 func (m *Manager) syncOnce(h *hosted) (more bool) {
-	err := h.log.SyncTo(h.log.EndOffset())
+	err := h.log.SyncInTurn(h.log.EndOffset())
 	effects := takeEffects()
 	defer func() { m.run(effects) }() // after the lock
 	h.mu.Lock()
