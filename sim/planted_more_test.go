@@ -128,12 +128,12 @@ var moreMutations = []mutation{
 	},
 	{
 		name: "the nearest log is elected after unclean stops", file: inController + "uncleanstop.go",
-		edits:  expr("cmp.Or(cmp.Compare(other.epoch, e.epoch), cmp.Compare(other.offset, e.offset))", "cmp.Or(cmp.Compare(e.epoch, other.epoch), cmp.Compare(e.offset, other.offset))"),
+		edits:  expr("cmp.Or(cmp.Compare(q.standing(other), q.standing(one)), cmp.Compare(other.epoch, one.epoch), cmp.Compare(other.offset, one.offset))", "cmp.Or(cmp.Compare(one.epoch, other.epoch), cmp.Compare(one.offset, other.offset))"),
 		caught: anything, because: "the others cut theirs to match",
 	},
 	{
 		name: "the longest log is elected after unclean stops", file: inController + "uncleanstop.go",
-		edits:  expr("cmp.Or(cmp.Compare(other.epoch, e.epoch), cmp.Compare(other.offset, e.offset))", "cmp.Compare(other.offset, e.offset)"),
+		edits:  expr("cmp.Or(cmp.Compare(q.standing(other), q.standing(one)), cmp.Compare(other.epoch, one.epoch), cmp.Compare(other.offset, one.offset))", "cmp.Compare(other.offset, one.offset)"),
 		caught: anything, because: "length says nothing across epochs",
 	},
 	// Groups, sessions.

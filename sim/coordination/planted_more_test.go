@@ -85,12 +85,6 @@ var moreMutations = []mutant.Bug{
 		Because: "their upper half is the epoch, and Kafka's controllers and tools look at it",
 	},
 	{
-		Name:    "requests of a former life of a member are taken",
-		Edits:   when(inZnode+"machine.go", "b.Incarnation < o.incarnation", "false"),
-		Caught:  append([]string{"applied-twice", "identical-result", "ended-session-acts"}, anything...),
-		Because: "they come after those of the present one",
-	},
-	{
 		Name:    "ephemerals of a restored snapshot belong to nobody",
 		Edits:   stmt(inZnode+"restore.go", "		r.m.sessions.addEphemeral(n.owner, id)\n", "		_ = id\n"),
 		Caught:  anything,
@@ -128,10 +122,10 @@ var moreMutations = []mutant.Bug{
 		Because: "a node that is gone has no zxid",
 	},
 	{
-		Name:    "the watch of a read is set for the wrong connection's life",
-		Edits:   when(inServer+"requests.go", "registration.Kind != watch.None", "registration.Kind != watch.None && c.mu.queue.len() >= 0 && code == jute.OK"),
+		Name:    "exists of a missing node leaves no watch",
+		Edits:   when(inServer+"requests.go", "registration.Kind != watch.None", "registration.Kind != watch.None && code == jute.OK"),
 		Caught:  anything,
-		Because: "exists of a missing node leaves a watch, too",
+		Because: "its client waits for the node",
 	},
 	{
 		Name:    "the end of a session leaves its connection",
@@ -140,12 +134,6 @@ var moreMutations = []mutant.Bug{
 		Because: "its client believes that it has a session",
 	},
 	// Sessions' clock.
-	{
-		Name:    "grace runs on while a client re-attaches",
-		Edits:   stmt(inSession+"session.go", "		e.pending++\n", ""),
-		Caught:  append([]string{"session-expired-early"}, anything...),
-		Because: "it came back in time",
-	},
 	{
 		Name:    "a leader that was paused blames the clients",
 		Edits:   when(inSession+"session.go", "c.ran && late > c.config.Lateness", "false"),
@@ -157,12 +145,6 @@ var moreMutations = []mutant.Bug{
 		Edits:   expr(inSession+"session.go", "&entry{Session: s, put: now, seen: c.clockTime(now)}", "&entry{Session: s, put: now}"),
 		Caught:  append([]string{"session-expired-early"}, anything...),
 		Because: "sessions get their full timeout from it",
-	},
-	{
-		Name:    "grace runs without a quorum",
-		Edits:   stmt(inSession+"session.go", "	c.quorum = has\n", "	c.quorum = true\n"),
-		Caught:  append([]string{"session-expired-early"}, anything...),
-		Because: "nobody could re-attach",
 	},
 	{
 		Name:    "an expiry is decided in the next bucket",
@@ -202,30 +184,12 @@ var moreMutations = []mutant.Bug{
 		Because: "it has entries that are kept",
 	},
 	{
-		Name:    "a received snapshot of another history is joined to the log",
-		Edits:   when(inWal+"open.go", "id.Index > last.index || err != nil || term != id.Term", "id.Index > last.index || err != nil"),
-		Caught:  append([]string{"log-matching", "durable-before-answer", "majority-durable"}, anything...),
-		Because: "the entries behind it are another leader's",
-	},
-	{
 		Name:    "the beginning of a segment forgets what it continues",
 		Edits:   stmt(inWal+"log.go", "	frame = appendPositionRecord(frame, recordBase, last.index, last.term)\n", "	_ = last\n"),
 		Caught:  append([]string{"durable-before-answer", "majority-durable"}, anything...),
 		Because: "without the segments before it nobody knows where its entries belong",
 	},
 	// Forwarding.
-	{
-		Name:    "what is forwarded too early is not sent again",
-		Edits:   stmt(inEnsemble+"apply.go", "				l.cursor.back(l)\n", ""),
-		Caught:  anything,
-		Because: "a request waits for ever",
-	},
-	{
-		Name:    "answers to a former life are taken for one's own",
-		Edits:   when(inEnsemble+"apply.go", "b.Origin == m.config.ID && b.Incarnation == m.forward.incarnation", "b.Origin == m.config.ID"),
-		Caught:  append([]string{"reply-order", "identical-result"}, anything...),
-		Because: "a client gets the outcome of another request",
-	},
 	{
 		Name:    "a snapshot drops one request too few",
 		Edits:   when(inEnsemble+"forward.go", "f.mu.first < next && len(f.mu.queue) > 0", "f.mu.first+1 < next && len(f.mu.queue) > 0"),
