@@ -249,6 +249,14 @@ func (r *run) pairsAt(versions ...int16) {
 			r.rebalance(version, version == 9)
 		}
 	}
+	for _, broker := range r.gen.live { // of which one would coordinate the group
+		request := kmsg.NewPtrOffsetDeleteRequest()
+		request.Group = "no-such-group"
+		topic := kmsg.NewOffsetDeleteRequestTopic()
+		topic.Topic, topic.Partitions = "crosscheck-all", []kmsg.OffsetDeleteRequestTopicPartition{{Partition: 0}}
+		request.Topics = append(request.Topics, topic)
+		r.to(int(broker), request)
+	}
 }
 
 // placements has both sides place replicas: what they agree on is checked, then the topics go.
