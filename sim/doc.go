@@ -31,7 +31,8 @@
 // forwarding and the members' own failures), and a second one that gets the same entries,
 // encoded, and now and then a snapshot. The shells of the controller, of the broker's session
 // and of the connections are written here after the real ones. Clients are small: an
-// idempotent producer with five batches in flight that retries for ever, a reader (from leaders
+// idempotent producer with five batches in flight that retries for ever (every other one's
+// sequence wraps soon), a reader (from leaders
 // and followers, with fetch sessions), members of a consumer group, and somebody who keeps
 // offsets in a group without being a member. Requests that a broker makes in the middle of a
 // step (a fetcher's ListOffsets, the repairer's fetches) take no time, but may fail.
