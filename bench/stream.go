@@ -307,7 +307,10 @@ func (r *streamRow) createTopic(ctx context.Context) error {
 			}
 		}
 		if ready == streamPartitions {
-			return nil
+			// The controller may be ahead of the leaders, which must know, too.
+			if ends, err := admin.ListEndOffsets(bounded, r.topic); err == nil && ends.Error() == nil {
+				return nil
+			}
 		}
 		select {
 		case <-bounded.Done():
