@@ -168,16 +168,6 @@ var moreMutations = []mutation{
 		caught: anything, because: "the member goes on with partitions that are somebody else's",
 	},
 	{
-		name: "a sync of another generation is answered", file: inGroup + "classic/rebalance.go",
-		edits:  when("r.Generation != g.generation", "false"),
-		caught: anything, because: "it gets the partitions of another generation",
-	},
-	{
-		name: "the recovery point stays where a log is cut", file: inLog + "truncate.go",
-		edits:  when("offset >= l.writer.recoveryPoint", "true"),
-		caught: anything, because: "what is written there next is not looked at after a crash",
-	},
-	{
 		name: "a truncation does not lower what is synced", file: inLog + "flush.go",
 		edits:  stmt("	l.synced.offset = min(l.synced.offset, end)\n", ""),
 		caught: anything, because: "what is written there next counts as synced",
