@@ -15,11 +15,6 @@ var moreMutations = []mutation{
 		caught: anything, because: "it shows what it does not have, and leads with it later",
 	},
 	{
-		name: "checkpointed high watermark beyond the log's end", file: inLog + "load.go",
-		edits:  expr("min(max(highWatermark, p.start), p.end)", "max(highWatermark, p.start)"),
-		caught: anything, because: "a log that lost its end says that it is committed",
-	},
-	{
 		name: "follower joins one record too early", file: inPartition + "isr.go",
 		edits:  when("follower.logEnd < r.highWatermark || follower.logEnd < r.epochStartOffset || !env.Alive(follower.id)", "follower.logEnd+1 < r.highWatermark || follower.logEnd+1 < r.epochStartOffset || !env.Alive(follower.id)"),
 		caught: anything, because: "it lacks a committed record",
