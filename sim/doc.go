@@ -6,7 +6,7 @@
 //	go run ./sim -seeds 1000          many runs of both worlds from a fresh starting seed
 //	go run ./sim -seed N              one run with its trace (-world coordination: of the other world)
 //	go run ./sim -seed N -shrink      the shortest schedule found that breaks the same invariant, with its trace
-//	go test ./sim                     60 fresh seeds of this world  (10 with -short) and some of the
+//	go test ./sim                     120 fresh seeds of this world (10 with -short) and some of the
 //	                                  other, for at most 25 s each, and every seed that ever failed
 //	go test -tags mutation -run TestMutations ./sim   planted bugs, and which invariant finds them
 //

@@ -40,7 +40,7 @@ func TestSeedsThatFailed(t *testing.T) {
 // freshSeeds are how many seeds of a world CI runs that nobody has run before. They may be
 // hundreds when hunts of tens of thousands find nothing any more (docs/bugs.md); package
 // coordination runs more of its own.
-var freshSeeds = map[string]int{"streaming": 60, "coordination": 25}
+var freshSeeds = map[string]int{"streaming": 120, "coordination": 25}
 
 // TestFreshSeeds runs some seeds, others each time; fewer where the machine is slow.
 func TestFreshSeeds(t *testing.T) {
