@@ -283,6 +283,10 @@ func TestCommitsToUnknownPartitionsAreRefusedOneByOne(t *testing.T) {
 	offsets.AddOffset("t", 0, 5, -1)
 	offsets.AddOffset("t", 7, 5, -1)
 	offsets.AddOffset("gone", 0, 5, -1)
+	// The client asks again while the coordinator loads the group, if all that it asks is refused.
+	if _, err := admin.FetchOffsets(t.Context(), "g"); err != nil {
+		t.Fatal(err)
+	}
 	committed, err := admin.CommitOffsets(t.Context(), "g", offsets)
 	if err != nil {
 		t.Fatal(err)
