@@ -44,8 +44,7 @@
 // file, a reset, or only by silence. They stall in both directions and go on.
 //
 // Processes. A member is killed at any step and between any two operations on its disk, the ones
-// of recovery included; its files are then as they were written. It dies again soon after it has
-// started. It is paused, and goes on later
+// of recovery included; its files are then as they were written. It is paused, and goes on later
 // with what came meanwhile. It is stopped properly, with a handover. All members lose power at
 // once.
 //

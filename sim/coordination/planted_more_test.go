@@ -7,7 +7,7 @@ import "understudy/sim/mutant"
 // anything is what a bug may show as that strikes where many things hang on.
 var anything = []string{"tree-model", "identical-state", "snapshot-state", "log-kept", "hard-state-kept", "start-refused", "stopped-by-itself",
 	"panic", "no-progress", "no-convergence", "watch-order", "watch-lost", "read-content", "sync-read", "fifo", "acknowledged-lost",
-	"zxid-epoch", "reply-order", "applied-twice", "identical-result", "ended-session-acts", "ended-session-served", "log-matching", "zxid-monotone"}
+	"zxid-epoch", "session-expired-early", "reply-order", "applied-twice", "identical-result", "ended-session-acts", "ended-session-served", "log-matching", "zxid-monotone"}
 
 // moreMutations are bugs that nobody asked for by name: what a careless change could do.
 var moreMutations = []mutant.Bug{

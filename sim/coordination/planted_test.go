@@ -219,7 +219,7 @@ var mutations = []mutant.Bug{
 	{
 		Name:    "sync answered by an answer to a former life",
 		Edits:   stmt(inEnsemble+"run.go", "	l.barriers.context = l.random.Uint64() >> 1\n", ""),
-		Because: "not within 1,000 seeds, though members die again and again (it was found at 1364 of an earlier schedule); ensemble.TestBarrierIsNotAnsweredByAFormerLife notices it",
+		Because: "not within 1,000 seeds (it was found at 1364 of an earlier schedule); ensemble.TestBarrierIsNotAnsweredByAFormerLife notices it",
 	},
 	{
 		Name:    "failed sync taken for a good one",

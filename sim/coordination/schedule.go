@@ -116,7 +116,6 @@ type fault struct {
 var faultKinds = []fault{
 	{"kill", 4, 1500 * time.Millisecond},
 	{"bounce", 3, 40 * time.Millisecond}, // back before others have forgotten what it asked
-	{"flap", 3, 120 * time.Millisecond},  // some short lives: what one asked may be answered to the next
 	{"kill-in-disk", 4, 800 * time.Millisecond},
 	{"power", 4, 1500 * time.Millisecond},
 	{"power-in-disk", 4, 800 * time.Millisecond},
@@ -155,15 +154,6 @@ func (w *world) perform(i Item) {
 	case "kill", "bounce":
 		m.die(false, "killed")
 		m.restartAfter(i.For)
-	case "flap":
-		at := time.Duration(0)
-		for range 2 + i.N%3 {
-			w.after(at, func() {
-				m.die(false, "killed")
-				m.restartAfter(w.between(0, 10*time.Millisecond))
-			})
-			at += w.between(5*time.Millisecond, i.For)
-		}
 	case "power":
 		m.die(true, "lost power")
 		m.restartAfter(i.For)
