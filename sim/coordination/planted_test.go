@@ -72,7 +72,7 @@ var mutations = []mutant.Bug{
 	{
 		Name:    "found files not synced at start",
 		Edits:   call(inWal+"open.go", "error", "errors.Join(l.syncFound(), l.recoverFiles())", "l.recoverFiles()"),
-		Caught:  []string{"majority-durable", "log-kept", "start-refused", "hard-state-kept"},
+		Caught:  []string{"durable-before-answer", "majority-durable", "log-kept", "start-refused", "hard-state-kept"},
 		Because: "a frame that was written before kill -9 counts, and the power takes it",
 	},
 	{
