@@ -79,6 +79,27 @@ func TestDurableAfterFailover(t *testing.T) {
 	})
 }
 
+// Who tells the controller where its log ends may be elected for it, and is in sync then: what it
+// found in the page cache after a kill is on its disk by the time that it answers.
+func TestDurableLogEndIsOnDisk(t *testing.T) {
+	c := newTestCluster(t, 2, nil)
+	c.elect(t0, 1, ids(1, 2))
+	c.mustProduce(1, t0, "a", "b")
+	c.kill(1)
+	c.topic.FlushMessages = 1
+	b := c.brokers[2]
+	b.manager.UpdateTopicConfig("t")
+	log := b.logs.Get(t0)
+	if synced := log.SyncedOffset(); synced != 0 {
+		t.Fatalf("%d records have been fsynced already", synced)
+	}
+	ask := []ListOffsetsPart{{TP: t0, CurrentLeaderEpoch: cluster.NoLeaderEpoch, Timestamp: timestampLatest}}
+	got := b.manager.ListOffsets(DebugReplica, ReadUncommitted, ask)[0]
+	if synced := log.SyncedOffset(); got.Err != nil || got.Offset != 2 || synced != 2 {
+		t.Errorf("answered %+v with %d records fsynced", got, synced)
+	}
+}
+
 // BenchmarkDurableAppend keeps 64 appends with acks=all in flight, with and without fsync.
 func BenchmarkDurableAppend(b *testing.B) {
 	for name, flushMessages := range map[string]int64{"page-cache": commitlog.DefaultLogConfig().FlushMessages, "fsync": 1} {

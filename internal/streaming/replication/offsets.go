@@ -57,6 +57,16 @@ func (m *Manager) logEnd(tp cluster.TopicPartition) ListOffsetsResult {
 		return result
 	}
 	result.LeaderEpoch, result.Offset = h.log.LastEpoch()
+	if h.durable.Load() {
+		// Who is elected by what it says here is in sync at once: it must have that on disk.
+		if err := h.log.SyncTo(result.Offset); err != nil {
+			effects := takeEffects()
+			m.storageMayHaveFailed(h, err, effects)
+			m.run(effects)
+			result.Err = err
+			return result
+		}
+	}
 	if h.log.LostTail() {
 		result.Err = kerr.OffsetNotAvailable
 	}
