@@ -169,6 +169,7 @@ func (b *broker) mend() {
 		m.led, m.hw = p.mirror(b.id).led, p.mirror(b.id).hw
 		p.mirrors[b.id] = m
 		b.w.check.refresh(p, b, log)
+		m.ledEnd = len(m.entries)
 		if len(m.entries) < int(log.EndOffset()) {
 			return
 		}

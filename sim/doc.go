@@ -48,7 +48,8 @@
 //
 // Processes. A broker is killed at any step, also between two operations on its disk in the
 // middle of a step; its files then are as they were written (the page cache survives). It is
-// paused and goes on later with everything that came meanwhile. It is started again. Members of
+// paused and goes on later with everything that came meanwhile. It is started again. In some runs
+// a partition's leaders are killed one after the other, soon after each has become one. Members of
 // groups halt, with a word or without, and come back; static ones as themselves.
 //
 // Disks.

@@ -52,7 +52,7 @@ func TestMutations(t *testing.T) {
 		t.Fatal(err)
 	}
 	var bugs []mutant.Bug
-	for _, m := range slices.Concat(mutations, moreMutations) {
+	for _, m := range slices.Concat(mutations, moreMutations, noteMutations) {
 		bug := mutant.Bug{Name: m.name, Caught: m.caught, Because: m.because}
 		for _, e := range m.edits {
 			bug.Edits = append(bug.Edits, mutant.Edit{File: m.file, Old: e.old, New: e.new, Kind: e.kind, Type: e.typ})

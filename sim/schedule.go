@@ -36,6 +36,7 @@ const (
 	actBadSync  actionKind = "badsync"  // the next fsync of a log at broker who fails
 	actFull     actionKind = "full"     // the disk of broker who is full for span
 	actTopic    actionKind = "topic"    // the disposable topic is created, gets a partition, or is deleted, as seed says
+	actDepose   actionKind = "depose"   // other leaders of partition who, one after the other, soon after each has become one
 	actProduce  actionKind = "produce"  // producer who gets other batches to send; seed: how large
 )
 
@@ -60,6 +61,8 @@ func (a action) String() string {
 		fmt.Fprintf(&s, " broker %d", a.who)
 	case actMove:
 		fmt.Fprintf(&s, " partition %d", a.who)
+	case actDepose:
+		fmt.Fprintf(&s, " %d leaders of partition %d within %v", a.other, a.who, a.span)
 	case actMember:
 		fmt.Fprintf(&s, " %d halts for %v (leaves %v)", int(firstMember)+a.who, a.span, a.flag)
 	case actProduce:
@@ -223,6 +226,8 @@ func (w *world) perform(a action) {
 			b.diskFault.fullUntil = w.now + a.span
 			w.trace("disk", "of broker %d is full for %v", b.id, a.span)
 		}
+	case actDepose:
+		w.depose(w.check.parts[a.who], a.other, a.span, rand.New(rand.NewPCG(a.seed, 1)))
 	case actMove:
 		w.move(w.check.parts[a.who], rand.New(rand.NewPCG(a.seed, 1)))
 	case actExpire:

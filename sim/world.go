@@ -67,6 +67,7 @@ type config struct {
 	segmentBytes                int64
 	members, static             int           // consumers of the group, those of them that are static
 	retention                   time.Duration // of some offsets; 0: they do not expire
+	deposes                     bool          // leaders are killed one after the other
 	topics                      bool          // one is created, grows, and is deleted, again and again
 }
 
@@ -132,7 +133,8 @@ func configOf(seed uint64, scale float64) (config, []action) {
 	schedule := c.draw(chance)
 	topics := rand.New(rand.NewPCG(seed, 0x70b1c)) // of its own, so that the seeds that failed are drawn as ever
 	c.topics = topics.IntN(3) == 0
-	return c, append(schedule, c.drawTopics(topics)...)
+	schedule = append(schedule, c.drawTopics(topics)...)
+	return c, append(schedule, c.drawDepositions(rand.New(rand.NewPCG(seed, 0xde905e)))...)
 }
 
 func newWorld(seed uint64, out io.Writer, scale float64) *world {
