@@ -21,6 +21,8 @@ var failedSeeds = map[string][]uint64{
 		10000302, 10000578, 10002032, 10003182, 10003597, // joined the ISR while it lost its power; a truncation undone
 		31003947, 31006476, // expectations: a group that begins anew, a member that asks a replaced leader
 		31008314,                     // a leader that committed what others had left, and was killed before it appended
+		53002094,                     // a durable log's end that was only in the page cache, told to the controller
+		54004830,                     // a state that was written long after it had been decided on
 		10000098, 11003480, 31005607, // damage that nobody has a copy of; a member that is not the one of before
 		81, 482, 14000012, 14000071, 14000157, 15000488, 15000515, 15000549, 15001037, 15001321, 15001703, 16001071, 20004082, // topics that come and go
 	},

@@ -172,6 +172,9 @@ type PartitionState struct {
 	Recovery        LeaderRecoveryState
 	ControllerEpoch ControllerEpoch // of the controller that wrote it
 	PartitionEpoch  PartitionEpoch
+	// AsOf is the newest registration that the controller knew of when it decided on this; 0: not
+	// told, as by Apache's controllers. The write may reach the ensemble after newer ones.
+	AsOf BrokerEpoch
 }
 
 // JavaStringHash is Java's String.hashCode over UTF-16 units. It decides the coordinator

@@ -47,7 +47,7 @@ func (c *Core) onAlterPartition(request *kmsg.AlterPartitionRequest) {
 			writing = append(writing, r)
 			ops = append(ops, registry.Op{
 				Kind: registry.OpSet, Path: registry.StatePath(r.p.tp),
-				Data: registry.EncodePartitionState(&r.next), Version: int32(r.p.state.PartitionEpoch),
+				Data: c.encodeState(&r.next), Version: int32(r.p.state.PartitionEpoch),
 			})
 		}
 	}

@@ -75,12 +75,12 @@ func (c *Core) changeChunk(parts []*partition, tried attempt, decide decision, e
 			continue
 		}
 		next.ControllerEpoch = c.epoch
-		wanted[p] = next
-		writing = append(writing, p)
 		ops = append(ops, registry.Op{
 			Kind: registry.OpSet, Path: registry.StatePath(p.tp),
-			Data: registry.EncodePartitionState(&next), Version: int32(p.state.PartitionEpoch),
+			Data: c.encodeState(&next), Version: int32(p.state.PartitionEpoch),
 		})
+		wanted[p] = next
+		writing = append(writing, p)
 	}
 	c.execute(ops, func(results []registry.OpResult) {
 		var conflicts []*partition
@@ -105,6 +105,15 @@ func (c *Core) changeChunk(parts []*partition, tried attempt, decide decision, e
 			c.changeChunk(fresh, wanted, decide, each, done)
 		})
 	})
+}
+
+// encodeState is the document of a state that is decided on now.
+func (c *Core) encodeState(next *cluster.PartitionState) []byte {
+	next.AsOf = 0
+	for _, b := range c.brokers {
+		next.AsOf = max(next.AsOf, b.Epoch)
+	}
+	return registry.EncodePartitionState(next)
 }
 
 // refuseLaterController reports a partition that a later controller has written: ours is

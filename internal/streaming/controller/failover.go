@@ -96,20 +96,25 @@ func (c *Core) readStates(notes []registry.Op, then func()) {
 	})
 }
 
-// bouncedSince lists the members of an ISR whose registration is younger than the state node:
-// they have been away while there was no controller to see it, as a broker is that comes back
-// with a larger epoch before its loss was noticed (onBrokers), and they are treated as those.
-// Without that a leader that lost its power would lead on in the same leader epoch, and give
-// offsets which its followers have got from it once to other records; nothing would tell the
-// two apart, and a record acknowledged by such a follower would be lost with the leader. Kafka
-// does not look.
+// bouncedSince lists the members of an ISR whose registration is younger than the decision on the
+// state, or than the state node where that is not told (a write can be under way for longer than
+// its controller lives): they have been away while there was no controller to see it, as a broker
+// is that comes back with a larger epoch before its loss was noticed (onBrokers), and they are
+// treated as those. Without that a leader that lost its power would lead on in the same leader
+// epoch, and give offsets which its followers have got from it once to other records; nothing
+// would tell the two apart, and a record acknowledged by such a follower would be lost with the
+// leader. Kafka does not look.
 func (c *Core) bouncedSince(state *cluster.PartitionState, mzxid int64) []cluster.BrokerID {
 	if mzxid == 0 {
 		return nil // not told
 	}
+	since := cluster.BrokerEpoch(mzxid)
+	if state.AsOf > 0 {
+		since = min(since, state.AsOf)
+	}
 	var bounced []cluster.BrokerID
 	for _, id := range state.ISR {
-		if b := c.brokers[id]; b != nil && int64(b.Epoch) > mzxid {
+		if b := c.brokers[id]; b != nil && b.Epoch > since {
 			bounced = append(bounced, id)
 		}
 	}

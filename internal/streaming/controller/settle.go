@@ -169,7 +169,7 @@ func (c *Core) initialiseChunk(parts []*partition, done func()) {
 		}
 		ops = append(ops,
 			registry.Op{Kind: registry.OpCreate, Path: registry.PartitionPath(p.tp)},
-			registry.Op{Kind: registry.OpCreate, Path: registry.StatePath(p.tp), Data: registry.EncodePartitionState(&p.state)})
+			registry.Op{Kind: registry.OpCreate, Path: registry.StatePath(p.tp), Data: c.encodeState(&p.state)})
 	}
 	byPath := make(map[string]error, len(ops))
 	c.execute(ops, func(results []registry.OpResult) {

@@ -258,3 +258,32 @@ func TestUncleanStopsAcrossIncarnations(t *testing.T) {
 		t.Error("it is not said why")
 	}
 }
+
+// A state that takes a broker into the ISR is written late: its controller has died meanwhile, and
+// the broker has stopped uncleanly and is back. The state says what its controller knew of.
+func TestUncleanStopBeforeALateWrite(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range ids(9, 1, 2) {
+		w.register(id)
+	}
+	w.addTopic("t", ids(1, 2))
+	w.electedCore(9)
+	state := w.state("t", 0)
+	if !slices.Equal(state.ISR, ids(1, 2)) || state.Leader != 1 {
+		t.Fatalf("%+v", state)
+	}
+	w.unregister(2)
+	w.returned(2, cluster.StopUnclean)
+	w.set(registry.StatePath(cluster.TopicPartition{Topic: "t"}), registry.EncodePartitionState(&state), registry.AnyVersion)
+	w.unregister(1)
+	w.returned(1, cluster.StopUnclean)
+	w.sends = nil
+	w.electedCore(9)
+	if got := w.state("t", 0); got.Leader == 2 {
+		t.Fatal("broker 2 leads, and may have lost what it had")
+	}
+	w.tellLogEnds(map[cluster.BrokerID]logEnd{1: {offset: 20}, 2: {offset: 10}}, nil)
+	if got := w.state("t", 0); got.Leader != 1 || !slices.Equal(got.ISR, ids(1)) {
+		t.Errorf("leader %d, isr %v", got.Leader, got.ISR)
+	}
+}

@@ -307,7 +307,7 @@ func DecodeTopic(topic string, data []byte) (TopicAssignment, error) {
 // hand because a wave of elections writes thousands. The partition epoch is not in it: it
 // is the node's data version.
 func EncodePartitionState(state *cluster.PartitionState) []byte {
-	out := make([]byte, 0, 96+4*len(state.ISR))
+	out := make([]byte, 0, 136+4*len(state.ISR))
 	out = append(out, `{"controller_epoch":`...)
 	out = strconv.AppendInt(out, int64(state.ControllerEpoch), 10)
 	out = append(out, `,"leader":`...)
@@ -316,6 +316,10 @@ func EncodePartitionState(state *cluster.PartitionState) []byte {
 	out = strconv.AppendInt(out, int64(state.LeaderEpoch), 10)
 	if state.Recovery == cluster.Recovering {
 		out = append(out, `,"leader_recovery_state":1`...)
+	}
+	if state.AsOf > 0 { // our own: Kafka's readers pass over what they do not know
+		out = append(out, `,"as_of_broker_epoch":`...)
+		out = strconv.AppendInt(out, int64(state.AsOf), 10)
 	}
 	out = append(out, `,"isr":[`...)
 	for i, id := range state.ISR {
@@ -335,6 +339,7 @@ func DecodePartitionState(tp cluster.TopicPartition, data []byte, version int32)
 		ControllerEpoch *int32             `json:"controller_epoch"`
 		ISR             []cluster.BrokerID `json:"isr"`
 		Recovery        int8               `json:"leader_recovery_state"`
+		AsOf            int64              `json:"as_of_broker_epoch"`
 	}
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return cluster.PartitionState{}, malformed(StatePath(tp), data, err)
@@ -352,6 +357,7 @@ func DecodePartitionState(tp cluster.TopicPartition, data []byte, version int32)
 		Recovery:        cluster.LeaderRecoveryState(doc.Recovery),
 		ControllerEpoch: cluster.ControllerEpoch(*doc.ControllerEpoch),
 		PartitionEpoch:  cluster.PartitionEpoch(version),
+		AsOf:            cluster.BrokerEpoch(max(doc.AsOf, 0)),
 	}, nil
 }
 

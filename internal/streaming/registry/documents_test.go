@@ -54,6 +54,8 @@ func TestDocumentsAreKafkas(t *testing.T) {
 		}}), `{"version":3,"topic_id":"pI6pNSVbQVSmVvX3AvxGGw","partitions":{"0":[4,2,1],"1":[2,3]},"adding_replicas":{"0":[4]},"removing_replicas":{"0":[1]}}`},
 		{"state", EncodePartitionState(&cluster.PartitionState{Leader: 1, LeaderEpoch: 5, ControllerEpoch: 17, ISR: ids(3, 1)}),
 			`{"version":1,"leader":1,"leader_epoch":5,"controller_epoch":17,"isr":[3,1]}`},
+		{"state, as of a registration", EncodePartitionState(&cluster.PartitionState{Leader: 1, LeaderEpoch: 5, ControllerEpoch: 17, ISR: ids(3, 1), AsOf: 4711}),
+			`{"version":1,"leader":1,"leader_epoch":5,"controller_epoch":17,"as_of_broker_epoch":4711,"isr":[3,1]}`},
 		{"state, recovering", EncodePartitionState(&cluster.PartitionState{Leader: -1, ISR: ids(3), Recovery: cluster.Recovering}),
 			`{"version":1,"leader":-1,"leader_epoch":0,"controller_epoch":0,"isr":[3],"leader_recovery_state":1}`},
 		{"empty configuration", EncodeConfig(nil), `{"version":1,"config":{}}`},
