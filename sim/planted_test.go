@@ -215,7 +215,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "bounced brokers are not noticed at a controller failover", file: inController + "failover.go",
-		edits:  when("b != nil && int64(b.Epoch) > mzxid", "false"),
+		edits:  when("b != nil && b.Epoch > since", "false"),
 		caught: broken, because: "a leader leads on in the same epoch with a shorter log; the first bug that this simulator found",
 	},
 	// Groups and fetch sessions.
