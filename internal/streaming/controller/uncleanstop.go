@@ -235,45 +235,47 @@ func asksEpochBegins(request *kmsg.ListOffsetsRequest) bool {
 // onEpochBegins takes what a broker says of the epochs it has led. One of an earlier version does
 // not know the question, and has noted nothing; and no epoch is newer than the partition's.
 func (c *Core) onEpochBegins(event epochBeginsAnswered) {
-	b := c.brokers[event.id]
-	if b == nil || b.Epoch != event.epoch {
-		return
-	}
-	var parts []*partition
-	for _, t := range event.response.Topics {
-		for _, answer := range t.Partitions {
-			p := c.partition(cluster.TopicPartition{Topic: t.Topic, Partition: answer.Partition})
-			if p == nil || p.inquiry == nil || answer.ErrorCode != 0 && answer.ErrorCode != kerr.UnsupportedVersion.Code {
-				continue
-			}
-			begin := epochBegin{event.epoch, cluster.LeaderEpoch(answer.LeaderEpoch), cluster.LeaderEpoch(answer.Timestamp), cluster.Offset(answer.Offset)}
-			if answer.ErrorCode != 0 || begin.epoch > p.state.LeaderEpoch {
-				begin.epoch = cluster.NoLeaderEpoch
-			}
-			p.inquiry.begins[event.id] = begin
-			parts = append(parts, p)
+	c.takeAnswers(event.id, event.epoch, event.response, func(p *partition, answer *kmsg.ListOffsetsResponseTopicPartition) (taken bool) {
+		if answer.ErrorCode != 0 && answer.ErrorCode != kerr.UnsupportedVersion.Code {
+			return false
 		}
-	}
-	c.electFurthest(parts, c.inquire)
+		begin := epochBegin{event.epoch, cluster.LeaderEpoch(answer.LeaderEpoch), cluster.LeaderEpoch(answer.Timestamp), cluster.Offset(answer.Offset)}
+		if answer.ErrorCode != 0 || begin.epoch > p.state.LeaderEpoch {
+			begin.epoch = cluster.NoLeaderEpoch
+		}
+		p.inquiry.begins[event.id] = begin
+		return true
+	})
 }
 
 // onLogEnds takes what a broker says of its logs. Other errors than the loss of a tail say
 // nothing: the broker does not host the replica yet, or its disk has failed.
 func (c *Core) onLogEnds(event logEndsAnswered) {
-	b := c.brokers[event.id]
-	if b == nil || b.Epoch != event.epoch {
+	c.takeAnswers(event.id, event.epoch, event.response, func(p *partition, answer *kmsg.ListOffsetsResponseTopicPartition) (taken bool) {
+		lost := answer.ErrorCode == kerr.OffsetNotAvailable.Code
+		if answer.ErrorCode != 0 && !lost {
+			return false
+		}
+		p.inquiry.ends[event.id] = logEnd{event.epoch, cluster.LeaderEpoch(answer.LeaderEpoch), cluster.Offset(answer.Offset), lost, cluster.Offset(answer.Timestamp)}
+		return true
+	})
+}
+
+// takeAnswers gives the answers of one incarnation of a broker to take, those for partitions that
+// still wait, and looks again at the partitions of which something was taken.
+func (c *Core) takeAnswers(id cluster.BrokerID, epoch cluster.BrokerEpoch, response *kmsg.ListOffsetsResponse,
+	take func(*partition, *kmsg.ListOffsetsResponseTopicPartition) (taken bool),
+) {
+	if b := c.brokers[id]; b == nil || b.Epoch != epoch {
 		return
 	}
 	var parts []*partition
-	for _, t := range event.response.Topics {
-		for _, answer := range t.Partitions {
-			p := c.partition(cluster.TopicPartition{Topic: t.Topic, Partition: answer.Partition})
-			lost := answer.ErrorCode == kerr.OffsetNotAvailable.Code
-			if p == nil || p.inquiry == nil || answer.ErrorCode != 0 && !lost {
-				continue
+	for _, t := range response.Topics {
+		for i := range t.Partitions {
+			p := c.partition(cluster.TopicPartition{Topic: t.Topic, Partition: t.Partitions[i].Partition})
+			if p != nil && p.inquiry != nil && take(p, &t.Partitions[i]) {
+				parts = append(parts, p)
 			}
-			p.inquiry.ends[event.id] = logEnd{event.epoch, cluster.LeaderEpoch(answer.LeaderEpoch), cluster.Offset(answer.Offset), lost, cluster.Offset(answer.Timestamp)}
-			parts = append(parts, p)
 		}
 	}
 	c.electFurthest(parts, c.inquire)

@@ -37,6 +37,17 @@ func (m *Manager) leaderAccess(tp cluster.TopicPartition, epoch cluster.LeaderEp
 	return h, nil
 }
 
+// usable finds a replica that is hosted here and can be used, whatever its role.
+func (m *Manager) usable(tp cluster.TopicPartition) (*hosted, error) {
+	h := m.host(tp)
+	if h == nil {
+		return nil, m.notHosted(tp)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h, h.usableLocked()
+}
+
 // logEnd tells of a replica that does not lead where its log ends and in which leader epoch its
 // last record was written: with that the controller finds the furthest log of a partition that
 // has lost its leader. A log that is known to lack committed records says so by
@@ -45,15 +56,9 @@ func (m *Manager) leaderAccess(tp cluster.TopicPartition, epoch cluster.LeaderEp
 // if asked by DebugReplica, but with the partition's leader epoch.)
 func (m *Manager) logEnd(tp cluster.TopicPartition) ListOffsetsResult {
 	result := ListOffsetsResult{Timestamp: -1, Offset: cluster.NoOffset, LeaderEpoch: cluster.NoLeaderEpoch}
-	h := m.host(tp)
-	if h == nil {
-		result.Err = m.notHosted(tp)
-		return result
-	}
-	h.mu.Lock()
-	result.Err = h.usableLocked()
-	h.mu.Unlock()
-	if result.Err != nil {
+	h, err := m.usable(tp)
+	if err != nil {
+		result.Err = err
 		return result
 	}
 	result.LeaderEpoch, result.Offset = h.log.LastEpoch()
@@ -79,15 +84,9 @@ func (m *Manager) logEnd(tp cluster.TopicPartition) ListOffsetsResult {
 // epochBegin tells of a replica, whatever its role, what commitlog.EpochBegin says.
 func (m *Manager) epochBegin(tp cluster.TopicPartition) ListOffsetsResult {
 	result := ListOffsetsResult{Timestamp: -1, Offset: cluster.NoOffset, LeaderEpoch: cluster.NoLeaderEpoch}
-	h := m.host(tp)
-	if h == nil {
-		result.Err = m.notHosted(tp)
-		return result
-	}
-	h.mu.Lock()
-	result.Err = h.usableLocked()
-	h.mu.Unlock()
-	if result.Err != nil {
+	h, err := m.usable(tp)
+	if err != nil {
+		result.Err = err
 		return result
 	}
 	if begin, known := h.log.EpochBegin(); known {
