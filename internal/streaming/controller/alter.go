@@ -47,7 +47,7 @@ func (c *Core) onAlterPartition(request *kmsg.AlterPartitionRequest) {
 			writing = append(writing, r)
 			ops = append(ops, registry.Op{
 				Kind: registry.OpSet, Path: registry.StatePath(r.p.tp),
-				Data: c.encodeState(&r.next), Version: int32(r.p.state.PartitionEpoch),
+				Data: registry.EncodePartitionState(&r.next), Version: int32(r.p.state.PartitionEpoch),
 			})
 		}
 	}
@@ -91,6 +91,7 @@ func requestedPartitions(asked []*isrRequest) []*partition {
 
 func (c *Core) parseAlterPartition(request *kmsg.AlterPartitionRequest, response *kmsg.AlterPartitionResponse) []*isrRequest {
 	var out []*isrRequest
+	asOf := c.newestRegistration()
 	for i, asked := range request.Topics {
 		t := c.topics[asked.Topic]
 		answered := kmsg.AlterPartitionResponseTopic{Topic: asked.Topic, TopidID: asked.TopicID}
@@ -111,7 +112,7 @@ func (c *Core) parseAlterPartition(request *kmsg.AlterPartitionRequest, response
 			}
 			r.next = cluster.PartitionState{
 				Leader: cluster.BrokerID(request.BrokerID), LeaderEpoch: cluster.LeaderEpoch(part.LeaderEpoch),
-				Recovery: cluster.LeaderRecoveryState(part.LeaderRecoveryState), ControllerEpoch: c.epoch,
+				Recovery: cluster.LeaderRecoveryState(part.LeaderRecoveryState), ControllerEpoch: c.epoch, AsOf: asOf,
 			}
 			for _, id := range part.NewISR {
 				r.next.ISR = append(r.next.ISR, cluster.BrokerID(id))

@@ -59,6 +59,7 @@ func (c *Core) changeChunk(parts []*partition, tried attempt, decide decision, e
 		ops     []registry.Op
 		writing []*partition
 		wanted  = attempt{}
+		asOf    = c.newestRegistration()
 	)
 	for _, p := range parts {
 		if last, ok := tried[p]; ok && sameState(&p.state, &last) {
@@ -74,13 +75,13 @@ func (c *Core) changeChunk(parts []*partition, tried attempt, decide decision, e
 			each(outcome{p: p, err: err})
 			continue
 		}
-		next.ControllerEpoch = c.epoch
-		ops = append(ops, registry.Op{
-			Kind: registry.OpSet, Path: registry.StatePath(p.tp),
-			Data: c.encodeState(&next), Version: int32(p.state.PartitionEpoch),
-		})
+		next.ControllerEpoch, next.AsOf = c.epoch, asOf
 		wanted[p] = next
 		writing = append(writing, p)
+		ops = append(ops, registry.Op{
+			Kind: registry.OpSet, Path: registry.StatePath(p.tp),
+			Data: registry.EncodePartitionState(&next), Version: int32(p.state.PartitionEpoch),
+		})
 	}
 	c.execute(ops, func(results []registry.OpResult) {
 		var conflicts []*partition
@@ -107,13 +108,12 @@ func (c *Core) changeChunk(parts []*partition, tried attempt, decide decision, e
 	})
 }
 
-// encodeState is the document of a state that is decided on now.
-func (c *Core) encodeState(next *cluster.PartitionState) []byte {
-	next.AsOf = 0
+// newestRegistration is what states that are decided on now are as of.
+func (c *Core) newestRegistration() (newest cluster.BrokerEpoch) {
 	for _, b := range c.brokers {
-		next.AsOf = max(next.AsOf, b.Epoch)
+		newest = max(newest, b.Epoch)
 	}
-	return registry.EncodePartitionState(next)
+	return newest
 }
 
 // refuseLaterController reports a partition that a later controller has written: ours is

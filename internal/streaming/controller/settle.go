@@ -139,13 +139,14 @@ func (c *Core) needsUnclean(p *partition) bool {
 // replica that is online; the ISR is all that are. Without any the partition stays new.
 func (c *Core) initialise(parts []*partition, done func()) {
 	var starting []*partition
+	asOf := c.newestRegistration()
 	for _, p := range parts {
 		replicas := filter(p.assignment.Replicas, c.online(p.tp))
 		if len(replicas) == 0 {
 			c.log(slog.LevelWarn, "no replica is alive to lead a new partition", "topic", p.tp.Topic, "partition", p.tp.Partition, "replicas", p.assignment.Replicas)
 			continue
 		}
-		p.state = cluster.PartitionState{Leader: replicas[0], ISR: replicas, ControllerEpoch: c.epoch}
+		p.state = cluster.PartitionState{Leader: replicas[0], ISR: replicas, ControllerEpoch: c.epoch, AsOf: asOf}
 		starting = append(starting, p)
 	}
 	c.initialiseChunk(starting, done)
@@ -169,7 +170,7 @@ func (c *Core) initialiseChunk(parts []*partition, done func()) {
 		}
 		ops = append(ops,
 			registry.Op{Kind: registry.OpCreate, Path: registry.PartitionPath(p.tp)},
-			registry.Op{Kind: registry.OpCreate, Path: registry.StatePath(p.tp), Data: c.encodeState(&p.state)})
+			registry.Op{Kind: registry.OpCreate, Path: registry.StatePath(p.tp), Data: registry.EncodePartitionState(&p.state)})
 	}
 	byPath := make(map[string]error, len(ops))
 	c.execute(ops, func(results []registry.OpResult) {
